@@ -1,0 +1,1 @@
+"""Keeps Hikvision face terminals in step with HR."""
