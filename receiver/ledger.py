@@ -1,0 +1,148 @@
+"""The functions hikvision_sync_* as Python: claim, renew, record, release, want, check.
+
+All that is concurrent lives in SQL (sql/0001_ledger.sql); this module calls and parses. Every call
+but claim may be repeated, and is when the answer got lost. A lost claim costs one lease's length.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from supabase import AsyncClient
+
+from receiver.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
+from receiver.models import Claim, Held, Outcome, Pair
+from receiver.supabase_rest import Row, rows
+
+REPEAT_PAUSES_S = (0.5, 2.0)
+"""Before the second and the third attempt of a call whose answer got lost."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseCheck:
+    """One thing that `hikvision_sync_check` looked at."""
+
+    name: str
+    fault: str | None
+    detail: str | None
+
+
+class Ledger:
+    """Pairs and leases, in the name of one receiver."""
+
+    def __init__(self, client: AsyncClient, receiver: str) -> None:
+        self._client = client
+        self._receiver = receiver
+
+    async def claim(self, *, lease_s: float, limit: int) -> Claim | None:
+        """Lease the terminal that waited longest for due work; None when nothing is due."""
+        found = await self._call(
+            "claim", p_receiver=self._receiver, p_lease_seconds=lease_s, p_limit=limit
+        )
+        return _parsed(_claim, found) if found else None
+
+    async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
+        """Hold a lease for at least so many seconds from now; raise LeaseLost."""
+        await self._held_call(
+            "renew", p_terminal_id=str(terminal_id), p_fence=fence, p_lease_seconds=lease_s
+        )
+
+    async def record(  # noqa: PLR0913 - one row
+        self,
+        terminal_id: UUID,
+        fence: int,
+        pair: Pair,
+        outcome: Outcome,
+        *,
+        retry_s: float | None,
+        lease_s: float,
+    ) -> None:
+        """Record a pair's outcome and renew the lease; raise LeaseLost where it is lost."""
+        await self._held_call(
+            "record",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_lease_seconds=lease_s,
+            p_employee_id=str(pair.employee_id),
+            p_version=pair.version,
+            p_status=outcome.status,
+            p_step=outcome.step,
+            p_message=outcome.message,
+            p_employee_no=outcome.held.employee_no,
+            p_photo=outcome.held.photo,
+            p_retry_seconds=retry_s,
+        )
+
+    async def release(  # noqa: PLR0913 - one row
+        self,
+        terminal_id: UUID,
+        fence: int,
+        *,
+        pause_s: float,
+        failures: int,
+        rest_s: float | None,
+        reason: str | None,
+    ) -> None:
+        """Give a terminal back, after a failure with a rest; raise LeaseLost where it is lost."""
+        await self._held_call(
+            "release",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_pause_seconds=pause_s,
+            p_failures=failures,
+            p_rest_seconds=rest_s,
+            p_reason=reason,
+        )
+
+    async def check(self) -> list[DatabaseCheck]:
+        """Return what the database says of its own set-up."""
+        return [_parsed(_check, row) for row in await self._call("check")]
+
+    async def _held_call(self, verb: str, **arguments: Any) -> None:
+        for pause_s in REPEAT_PAUSES_S:
+            try:
+                found = await self._call(verb, **arguments)
+                break
+            except SupabaseUnreachable:
+                await asyncio.sleep(pause_s)
+        else:
+            found = await self._call(verb, **arguments)
+        if not found or found[0].get("held") is not True:
+            raise LeaseLost
+
+    async def _call(self, verb: str, **arguments: Any) -> list[Row]:
+        return await rows(self._client.rpc(f"hikvision_sync_{verb}", arguments))
+
+
+def _parsed(parse: Callable[[Any], T], found: object) -> T:
+    try:
+        return parse(found)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise SupabaseRefused(
+            "The ledger's functions answer in another shape: apply this version's sql/ files."
+        ) from exc
+
+
+def _claim(found: list[Row]) -> Claim:
+    return Claim(
+        terminal_id=UUID(found[0]["terminal_id"]),
+        fence=int(found[0]["fence"]),
+        failures=int(found[0]["failures"]),
+        pairs=tuple(
+            Pair(
+                employee_id=UUID(row["employee_id"]),
+                version=int(row["version"]),
+                attempts=int(row["attempts"]),
+                held=Held(employee_no=row["employee_no"], photo=row["photo"]),
+            )
+            for row in found
+        ),
+    )
+
+
+def _check(row: Row) -> DatabaseCheck:
+    return DatabaseCheck(name=str(row["name"]), fault=row["fault"], detail=row["detail"])

@@ -1,0 +1,166 @@
+"""The only reader of the environment. Knows every variable, its default and its bounds.
+
+Refuses to guess: what is missing or malformed is named in one message, all at once, and never
+with its value.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, cast, get_args
+from urllib.parse import urlsplit
+
+from receiver.errors import SettingsInvalid
+from receiver.models import LeaverPolicy
+from receiver.signatures import parse_secret
+
+LogFormat = Literal["json", "console"]
+MAX_SECRETS = 8
+FACE_TIMEOUT_S = 45.0
+"""What a terminal may take to model a face (SK: read timeout 45 s)."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The environment, parsed. Secrets stay out of its repr."""
+
+    supabase_url: str
+    service_role_key: str = field(repr=False)
+    webhook_keys: tuple[bytes, ...] = field(repr=False)
+    device_delay_s: float = 1.0
+    device_timeout_s: float = 15.0
+    device_lanes: int = 1
+    leaver_policy: LeaverPolicy = "expire"
+    poll_s: float = 30.0
+    log_format: LogFormat = "json"
+
+    @property
+    def face_timeout_s(self) -> float:
+        """Return how long a call that models a face may take, in seconds."""
+        return max(FACE_TIMEOUT_S, self.device_timeout_s)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Parse the environment, or raise SettingsInvalid naming every variable at fault."""
+        env = _Reader(environ)
+        settings = {
+            "supabase_url": env.required("SUPABASE_URL", _http_url),
+            "service_role_key": env.required("SUPABASE_SERVICE_ROLE_KEY", _header_value),
+            "webhook_keys": env.required("WEBHOOK_SECRET", _secrets),
+            "device_delay_s": env.optional("DEVICE_DELAY_SECONDS", _number(0, 60), 1.0),
+            "device_timeout_s": env.optional("DEVICE_TIMEOUT_SECONDS", _number(0.1, 300), 15.0),
+            "device_lanes": env.optional("DEVICE_LANES", _whole(1, 256), 1),
+            "leaver_policy": env.optional("LEAVER_POLICY", _one_of(LeaverPolicy), "expire"),
+            "poll_s": env.optional("POLL_SECONDS", _number(0.1, 3600), 30.0),
+            "log_format": env.optional("LOG_FORMAT", _one_of(LogFormat), "json"),
+        }
+        if env.faults:
+            raise SettingsInvalid(
+                "The receiver cannot start; mend these environment variables:\n"
+                + "\n".join(f"  {name}: {fault}" for name, fault in env.faults)
+            )
+        return cls(**cast("dict[str, object]", settings))  # type: ignore[arg-type]
+
+
+class _Reader:
+    """Reads variables and gathers what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[tuple[str, str]] = []
+
+    def required(self, name: str, parse: Callable[[str], T]) -> T | None:
+        return self._parsed(name, parse, None, missing="is missing")
+
+    def optional(self, name: str, parse: Callable[[str], T], default: T) -> T | None:
+        return self._parsed(name, parse, default, missing=None)
+
+    def _parsed(
+        self, name: str, parse: Callable[[str], T], default: T | None, missing: str | None
+    ) -> T | None:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            if missing:
+                self.faults.append((name, missing))
+            return default
+        try:
+            return parse(text)
+        except ValueError as fault:
+            self.faults.append((name, str(fault)))
+            return default
+
+
+def _http_url(text: str) -> str:
+    fault = ValueError("must be an http(s) URL such as https://abcdefgh.supabase.co")
+    try:
+        parts = urlsplit(text)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        raise fault from None
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or not port_ok
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+        or re.search(r"\s", text)
+    ):
+        raise fault
+    return text.rstrip("/")
+
+
+def _header_value(text: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("holds characters that no key has; copy it again")
+    return text
+
+
+def _secrets(text: str) -> tuple[bytes, ...]:
+    words = text.split()
+    if len(words) > MAX_SECRETS:
+        raise ValueError(f"holds {len(words)} secrets; {MAX_SECRETS} are the most")
+    keys = []
+    for place, word in enumerate(words, start=1):
+        try:
+            keys.append(parse_secret(word))
+        except ValueError as fault:
+            raise ValueError(f"secret {place} {fault}; `receiver secret` prints one") from None
+    return tuple(keys)
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(choices: object) -> Callable[[str], str]:
+    allowed: tuple[str, ...] = get_args(choices)
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return text
+
+    return parse

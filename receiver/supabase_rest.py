@@ -1,0 +1,83 @@
+"""One request to Supabase's REST face (PostgREST) and its rows; foreign exceptions end here.
+
+What `directory` and `ledger` share. Knows nothing of tables or functions. No message repeats what
+Supabase answered beyond its error code and sentence, cut short: a proxy's page may hold anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+import httpx
+from postgrest.exceptions import APIError
+from supabase import AsyncClient, AsyncClientOptions
+
+from receiver.errors import SupabaseRefused, SupabaseUnreachable
+from receiver.logs import redact
+
+REQUEST_TIMEOUT_S = 10.0
+TOTAL_TIMEOUT_S = 25.0
+"""For one request and the library's own retries of GET (three, after 1, 2 and 4 s)."""
+
+Row = Mapping[str, Any]
+
+_TRANSIENT = ("08", "40", "53", "55", "57", "PGRST00", "5")
+"""Beginnings of codes worth asking again: connection, deadlock, resources, lock, shut-down and
+statement timeout (SQLSTATE classes), PostgREST's own connection faults, HTTP 5xx. 42501 (no
+permission), PGRST202 (no such function) and HTTP 401 are not among them."""
+
+
+class Query(Protocol):
+    """A request that the supabase library has built."""
+
+    def execute(self) -> Awaitable[Any]:
+        """Send it and return an object with the rows in `data`."""
+
+
+def http_client() -> httpx.AsyncClient:
+    """Return the HTTP client for Supabase. The caller closes it; supabase's own cannot be closed.
+
+    HTTP/1.1: idle HTTP/2 connections are dropped under the client's feet (supabase-py #1064).
+    """
+    return httpx.AsyncClient(
+        timeout=REQUEST_TIMEOUT_S,
+        limits=httpx.Limits(max_connections=20, max_keepalive_connections=10),
+    )
+
+
+async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
+    """Return the supabase client for the service key; makes no request."""
+    options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
+    return await AsyncClient.create(url, key, options)
+
+
+async def rows(query: Query) -> list[Row]:
+    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused."""
+    try:
+        async with asyncio.timeout(TOTAL_TIMEOUT_S):
+            data = (await query.execute()).data
+    except (TimeoutError, httpx.TimeoutException) as exc:
+        raise SupabaseUnreachable("Supabase did not answer in time.") from exc
+    except httpx.HTTPError as exc:
+        raise SupabaseUnreachable(
+            f"Supabase cannot be reached ({type(exc).__name__}): is SUPABASE_URL right?"
+        ) from exc
+    except APIError as exc:
+        raise _refusal(exc) from exc
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
+    return data
+
+
+def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
+    code = str(exc.code or "")
+    said = redact(" ".join(str(exc.message or "").split())[:200])
+    if code.startswith(_TRANSIENT):
+        return SupabaseUnreachable(f"Supabase is in trouble ({code}: {said}).")
+    if code in ("401", "403", "42501", "PGRST301", "PGRST302"):
+        advice = "check SUPABASE_SERVICE_ROLE_KEY"
+    elif code in ("PGRST202", "42883", "42P01", "404"):
+        advice = "are all files of sql/ applied?"
+    else:
+        advice = "see the Postgres log"
+    return SupabaseRefused(f"Supabase refused the request ({code}: {said}): {advice}.")

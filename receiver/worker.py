@@ -1,0 +1,252 @@
+"""claim → sync → record, for as long as the process lives.
+
+Wakes when it is told to (a webhook, the end of a terminal's rest) and asks by itself every
+`poll_s` seconds, so that a lost webhook costs time and never an edit. Serves as many terminals side
+by side as the gate has lanes, each for one batch, so that a long backlog on one does not starve
+another. A terminal that fails is left, and rests; its pairs stay wanted in the ledger.
+"""
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import httpx
+
+from receiver import isapi
+from receiver.directory import Directory
+from receiver.errors import LeaseLost, Stopping, SupabaseError, TerminalUnusable
+from receiver.gate import LEASE_MARGIN_S, Gate, Lease
+from receiver.ledger import Ledger
+from receiver.logs import get_logger
+from receiver.models import Claim, Outcome, Pair, Terminal
+from receiver.retries import Retry, decide
+from receiver.settings import Settings
+from receiver.sync import sync
+
+BATCH = 20
+"""Pairs of one terminal served in a row before it is another's turn."""
+
+SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""After failed claims in a row; a wake does not cut them short."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """Why a terminal is left alone, and for how long."""
+
+    seconds: float
+    reason: str
+
+
+class Worker:
+    """The one loop of a receiver; `run` until `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        directory: Directory,
+        gate: Gate,
+        terminals_http: httpx.AsyncClient,
+    ) -> None:
+        self._settings = settings
+        self._lease_s = settings.device_timeout_s + LEASE_MARGIN_S  # a call other than a face's
+        self._ledger = ledger
+        self._directory = directory
+        self._gate = gate
+        self._http = terminals_http
+        self._awake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._free_lanes = asyncio.Semaphore(settings.device_lanes)
+        self._visits: set[asyncio.Task[None]] = set()
+        self._failed_claims = 0
+        self.fault: str | None = "The database has not been asked yet."
+        """Why the worker cannot do its work; None when it can."""
+
+    def wake(self) -> None:
+        """Have the ledger asked soon; any number of wakes before that count as one."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Serve terminals until `stop` was called and the last call has ended."""
+        while not self._stopping.is_set():
+            self._awake.clear()
+            try:
+                await self._serve_all_due()
+                self._note_supabase(None)
+            except SupabaseError as error:
+                self._note_supabase(error)
+                await self._pause_after_failure()
+                continue
+            except Exception:  # the loop must outlive a mistake of ours: edits wait behind it
+                self.fault = "The worker met an unexpected error; see the log."
+                log.exception("worker_failed")
+                await self._pause_after_failure()
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
+        await asyncio.gather(*self._visits)
+
+    def stop(self) -> None:
+        """Begin no further call and lease no further terminal; `run` returns soon."""
+        self._stopping.set()
+        self._gate.close()
+        self._awake.set()
+
+    async def _serve_all_due(self) -> None:
+        while not self._stopping.is_set():
+            await self._free_lanes.acquire()
+            try:
+                asked_at = time.monotonic()
+                claim = await self._claim()
+            except BaseException:
+                self._free_lanes.release()
+                raise
+            if claim is None:
+                self._free_lanes.release()
+                return
+            self._note_supabase(None)
+            visit = asyncio.create_task(self._visit(claim, asked_at))
+            self._visits.add(visit)
+            visit.add_done_callback(self._visit_ended)
+
+    async def _claim(self) -> Claim | None:
+        if self._stopping.is_set():
+            return None
+        return await self._ledger.claim(lease_s=self._lease_s, limit=BATCH)
+
+    def _visit_ended(self, visit: asyncio.Task[None]) -> None:
+        self._visits.discard(visit)
+        self._free_lanes.release()
+        if not visit.cancelled() and (error := visit.exception()):
+            log.error("visit_crashed", exc_info=error)  # its lease runs out by itself
+
+    async def _visit(self, claim: Claim, asked_at: float) -> None:
+        """Serve one leased terminal and give it back."""
+        lease = Lease(
+            lambda s: self._ledger.renew(claim.terminal_id, claim.fence, lease_s=s),
+            until=asked_at + self._lease_s,
+            clock=time.monotonic,
+        )
+        failures, rest = claim.failures, None
+        try:
+            failures, rest = await self._serve(claim, lease)
+        except Stopping:
+            log.info("visit_stopped", terminal_id=str(claim.terminal_id))
+        except LeaseLost as error:
+            log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
+        except SupabaseError as error:
+            self._note_supabase(error)
+        await self._release(claim, failures, rest)
+
+    async def _release(self, claim: Claim, failures: int, rest: Rest | None) -> None:
+        try:
+            await self._ledger.release(
+                claim.terminal_id,
+                claim.fence,
+                pause_s=self._settings.device_delay_s,
+                failures=failures,
+                rest_s=rest.seconds if rest else None,
+                reason=rest.reason if rest else None,
+            )
+        except (SupabaseError, LeaseLost) as error:
+            log.warning("release_failed", terminal_id=str(claim.terminal_id), reason=error.message)
+        # It may have more due pairs: those over the batch, those edited meanwhile, or after its
+        # rest those that failed.
+        due_in_s = max(self._settings.device_delay_s, rest.seconds if rest else 0.0)
+        asyncio.get_running_loop().call_later(due_in_s, self.wake)
+
+    async def _serve(self, claim: Claim, lease: Lease) -> tuple[int, Rest | None]:
+        """Bring a terminal's pairs there one by one; return its failures in a row and its rest."""
+        try:
+            terminal = await self._directory.terminal(claim.terminal_id)
+        except TerminalUnusable as error:
+            return claim.failures + 1, self._rest_unusable(claim, error)
+        employees = await self._directory.employees([pair.employee_id for pair in claim.pairs])
+        client = self._client(terminal, lease)
+        failures = claim.failures
+        for pair in claim.pairs:
+            answered = client.calls_answered
+            outcome = await sync(
+                client, employees[pair.employee_id], pair.held, self._settings.leaver_policy
+            )
+            if client.calls_answered > answered and outcome.status != "fatal":
+                failures = 0
+            retry = decide(outcome, attempts=pair.attempts, failures=failures, random=random.random)
+            await self._record(claim, lease, pair, outcome, retry)
+            if retry.terminal_s is not None:
+                log.warning(
+                    "terminal_blocked",
+                    terminal_id=str(claim.terminal_id),
+                    reason=outcome.message,
+                    rests_s=round(retry.terminal_s, 1),
+                )
+                return failures + 1, Rest(seconds=retry.terminal_s, reason=outcome.message)
+        return failures, None
+
+    def _rest_unusable(self, claim: Claim, error: TerminalUnusable) -> Rest:
+        outcome = Outcome(
+            status="fatal",
+            step="person",
+            message=error.message,
+            held=claim.pairs[0].held,
+            error=error,
+        )
+        retry = decide(outcome, attempts=0, failures=claim.failures, random=random.random)
+        return Rest(seconds=retry.terminal_s or 0.0, reason=error.message)
+
+    def _client(self, terminal: Terminal, lease: Lease) -> isapi.TerminalClient:
+        return isapi.TerminalClient(
+            self._http,
+            terminal,
+            partial(self._gate.turn, terminal.id, lease),
+            timeout_s=self._settings.device_timeout_s,
+            face_timeout_s=self._settings.face_timeout_s,
+        )
+
+    async def _record(
+        self, claim: Claim, lease: Lease, pair: Pair, outcome: Outcome, retry: Retry
+    ) -> None:
+        asked_at = time.monotonic()
+        await self._ledger.record(
+            claim.terminal_id,
+            claim.fence,
+            pair,
+            outcome,
+            retry_s=retry.pair_s,
+            lease_s=self._lease_s,
+        )
+        lease.renewed(asked_at=asked_at, lease_s=self._lease_s)
+        log.info(
+            "pair_synced" if outcome.status == "success" else "pair_not_synced",
+            terminal_id=str(claim.terminal_id),
+            employee_id=str(pair.employee_id),
+            status=outcome.status,
+            step=outcome.step,
+            reason=outcome.message,
+            retry_s=retry.pair_s,
+        )
+
+    def _note_supabase(self, error: SupabaseError | None) -> None:
+        if error is None:
+            if self._failed_claims:
+                log.info("supabase_back")
+            self._failed_claims = 0
+            self.fault = None
+        else:
+            self._failed_claims += 1
+            self.fault = error.message
+            log.warning("supabase_failed", reason=error.message, in_a_row=self._failed_claims)
+
+    async def _pause_after_failure(self) -> None:
+        pauses = SUPABASE_PAUSES_S
+        pause_s = min(
+            pauses[min(max(self._failed_claims, 1), len(pauses)) - 1], self._settings.poll_s
+        )
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause_s)

@@ -1,0 +1,259 @@
+-- The ledger: what each terminal still has to be told, and who is telling it.
+--
+-- Everything here lives in the private schema hikvision_sync, which no API role can see. The
+-- receiver reaches it through the functions public.hikvision_sync_<verb> alone; only service_role
+-- may call them. Safe to run twice. Run as Supabase's `postgres` (not a superuser).
+--
+-- The path of an edit:
+--   edits  --(claim spreads them over the active terminals)-->  pairs  --(record)-->  done
+
+begin;
+
+create schema if not exists hikvision_sync;
+revoke all on schema hikvision_sync from public;
+
+-- Edits of employees that are not yet spread over the terminals. Append-only for the triggers.
+-- Promise: an edit that HR committed has a row here until claim has turned it into wanted pairs,
+-- in one transaction. The triggers only ever insert, so HR's transaction waits for no lock of
+-- ours, cannot deadlock with another edit, and pays for one row however many terminals there are.
+create table if not exists hikvision_sync.edits (
+    id          bigint generated always as identity primary key,
+    employee_id uuid not null,          -- angajati.id; no foreign key: a deleted employee matters too
+    edited_at   timestamptz not null default clock_timestamp()
+);
+
+-- One row per pair (employee, terminal) that was ever wanted.
+-- Promise: a pair with wanted > done still has to be brought to its terminal. Each edit adds one
+-- to wanted; record() sets done to the version that was claimed, so that a pair edited while it
+-- is being pushed stays wanted.
+create table if not exists hikvision_sync.pairs (
+    terminal_id     uuid not null,      -- dispozitive_pontaj.id
+    employee_id     uuid not null,      -- angajati.id
+    wanted          bigint not null default 1,
+    done            bigint not null default 0,
+    wanted_since    timestamptz not null default clock_timestamp(), -- the oldest edit not yet done
+    attempts        integer not null default 0,   -- failed ones since the last edit
+    next_attempt_at timestamptz not null default clock_timestamp(),
+    status          text check (status in ('success', 'partial', 'skipped', 'fatal')),
+    step            text,               -- where the last attempt ended
+    message         text,               -- why, in words for a person; no secrets, no URLs
+    recorded_at     timestamptz,
+    employee_no     text,               -- the number under which the terminal holds the person
+    photo           text,               -- fingerprint of the photo the terminal holds
+    primary key (terminal_id, employee_id),
+    check (done <= wanted)
+);
+
+-- What claim looks for: wanted pairs of one terminal, never-failed ones first.
+create index if not exists pairs_wanted
+    on hikvision_sync.pairs (terminal_id, attempts, wanted_since) where wanted > done;
+
+-- One row per terminal: its lease and its rest.
+-- Promise: at most one receiver holds a terminal. fence grows by one with each lease, and every
+-- later call of the holder must show it: who shows an old one is told so and changes nothing.
+-- A lease that ran out but was not taken by another is still the holder's.
+create table if not exists hikvision_sync.terminals (
+    terminal_id  uuid primary key,      -- dispozitive_pontaj.id
+    fence        bigint not null default 0,
+    leased_by    text,                  -- null: free
+    leased_at    timestamptz,
+    leased_until timestamptz,
+    free_at      timestamptz not null default '-infinity', -- the pause after the last holder's call
+    failures     integer not null default 0,  -- attempts in a row without an answer of use
+    rests_until  timestamptz,           -- null: works
+    rest_reason  text,
+    changed_at   timestamptz            -- when its row in dispozitive_pontaj last changed
+);
+
+-- Spread waiting edits over the active terminals as wanted pairs. Called by claim.
+-- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Pairs are
+-- written in one order, so that two receivers doing this at once wait but never deadlock. The
+-- size is bounded so that a call stays far below PostgREST's statement timeout (8 s).
+create or replace function hikvision_sync.spread_edits()
+returns void language plpgsql security definer set search_path = '' as $$
+declare
+    v_terminals integer;
+begin
+    if not exists (select from hikvision_sync.edits) then
+        return;
+    end if;
+    insert into hikvision_sync.terminals (terminal_id)
+        select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
+        on conflict do nothing;
+    select count(*) into v_terminals from public.dispozitive_pontaj d where d.status = 'activ';
+    with taken as (
+        delete from hikvision_sync.edits e
+        where e.id in (
+            select id from hikvision_sync.edits order by id
+            limit greatest(1, 20000 / greatest(1, v_terminals))
+            for update skip locked
+        )
+        returning e.employee_id, e.edited_at
+    ), edited as (
+        select t.employee_id, min(t.edited_at) as edited_at from taken t group by t.employee_id
+    )
+    insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since)
+        select d.id, e.employee_id, e.edited_at
+        from edited e cross join public.dispozitive_pontaj d
+        where d.status = 'activ'
+        order by d.id, e.employee_id
+        on conflict (terminal_id, employee_id) do update set
+            wanted = p.wanted + 1,
+            wanted_since = case when p.wanted > p.done then p.wanted_since
+                                else excluded.wanted_since end,
+            attempts = 0,
+            next_attempt_at = clock_timestamp();
+end $$;
+
+-- Lease one terminal that has due work and return up to p_limit of its wanted pairs.
+-- Promise: no two callers get the same terminal (for update skip locked); terminals take turns,
+-- the one that waited longest first; no row means nothing is due. Reads pairs without locking
+-- them: the lease is the lock.
+create or replace function public.hikvision_sync_claim(
+    p_receiver text, p_lease_seconds double precision, p_limit integer
+) returns table (
+    terminal_id uuid, fence bigint, failures integer,
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text
+) language plpgsql security definer set search_path = '' as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_terminal hikvision_sync.terminals;
+begin
+    perform hikvision_sync.spread_edits();
+    v_now := clock_timestamp();
+    select t.* into v_terminal
+    from hikvision_sync.terminals t
+    join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
+    where (t.leased_by is null or t.leased_until < v_now)
+      and t.free_at <= v_now
+      and (t.rests_until is null or t.rests_until <= v_now)
+      and exists (select from hikvision_sync.pairs p
+                  where p.terminal_id = t.terminal_id and p.wanted > p.done
+                    and p.next_attempt_at <= v_now)
+    order by t.leased_at nulls first, t.terminal_id
+    limit 1
+    for update of t skip locked;
+    if not found then
+        return;
+    end if;
+    update hikvision_sync.terminals t set          -- free -> leased
+        fence = t.fence + 1,
+        leased_by = p_receiver,
+        leased_at = v_now,
+        leased_until = v_now + make_interval(secs => least(p_lease_seconds, 600))
+    where t.terminal_id = v_terminal.terminal_id
+    returning t.* into v_terminal;
+    return query
+        select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures,
+               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo
+        from hikvision_sync.pairs p
+        where p.terminal_id = v_terminal.terminal_id and p.wanted > p.done
+          and p.next_attempt_at <= v_now
+        order by p.attempts, p.wanted_since, p.employee_id
+        limit least(p_limit, 1000);
+end $$;
+
+-- Lengthen a lease to at least p_lease_seconds from now.
+-- Promise: held = false means another receiver may be at the terminal; make no further call.
+create or replace function public.hikvision_sync_renew(
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision
+) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
+begin
+    update hikvision_sync.terminals t set
+        leased_until = greatest(t.leased_until, clock_timestamp()
+                                + make_interval(secs => least(p_lease_seconds, 600)))
+    where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
+    return query select found;
+end $$;
+
+-- Record what became of one claimed pair, and lengthen the lease.
+-- Promise: with p_retry_seconds null the claimed version is done (whatever its status: bad data
+-- is done until HR changes it); otherwise the pair stays wanted and is due again after so many
+-- seconds. Safe to repeat. held = false: nothing was written, the next holder does it again.
+-- p_employee_no and p_photo are what the terminal holds now, null for nothing.
+create or replace function public.hikvision_sync_record(
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
+    p_employee_id uuid, p_version bigint,
+    p_status text, p_step text, p_message text,
+    p_employee_no text, p_photo text, p_retry_seconds double precision
+) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
+declare
+    v_held boolean;
+    v_now timestamptz;
+begin
+    select r.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    if v_held then
+        v_now := clock_timestamp();
+        update hikvision_sync.pairs p set
+            -- wanted -> done, or wanted -> wanted later. An edit since the claim has reset
+            -- attempts and next_attempt_at: they are its own, and are left alone.
+            done = case when p_retry_seconds is null
+                        then greatest(p.done, least(p_version, p.wanted)) else p.done end,
+            attempts = case when p.wanted > p_version then p.attempts
+                            when p_retry_seconds is null then 0 else p.attempts + 1 end,
+            next_attempt_at = case when p.wanted > p_version then p.next_attempt_at
+                else v_now + make_interval(secs => coalesce(p_retry_seconds, 0)) end,
+            wanted_since = case when p_retry_seconds is null then v_now else p.wanted_since end,
+            status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
+            employee_no = p_employee_no, photo = p_photo
+        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
+    end if;
+    return query select v_held;
+end $$;
+
+-- Give a terminal back.
+-- Promise: nobody leases it for p_pause_seconds (the pause between two device calls holds across
+-- receivers too). With p_rest_seconds it is left alone that long for p_reason, unless its row in
+-- dispozitive_pontaj was changed since it was leased: then the reason may be gone.
+create or replace function public.hikvision_sync_release(
+    p_terminal_id uuid, p_fence bigint, p_pause_seconds double precision,
+    p_failures integer, p_rest_seconds double precision, p_reason text
+) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    update hikvision_sync.terminals t set          -- leased -> free
+        leased_by = null,
+        leased_until = null,
+        free_at = v_now + make_interval(secs => least(p_pause_seconds, 60)),
+        failures = case when t.changed_at >= t.leased_at then 0 else p_failures end,
+        rests_until = case when t.changed_at >= t.leased_at then null
+                           else v_now + make_interval(secs => p_rest_seconds) end,
+        rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end
+    where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
+    return query select found;
+end $$;
+
+-- Want one employee, or (null) every employee, on every active terminal, as if HR had edited them.
+-- For the first fill after installing, and for an operator who mistrusts a terminal.
+create or replace function public.hikvision_sync_want(p_employee_id uuid)
+returns table (employees bigint) language plpgsql security definer set search_path = '' as $$
+declare
+    v_count bigint;
+begin
+    insert into hikvision_sync.edits (employee_id)
+        select a.id from public.angajati a
+        where p_employee_id is null or a.id = p_employee_id;
+    get diagnostics v_count = row_count;
+    return query select v_count;
+end $$;
+
+-- Supabase grants execute on every new function in public to its API roles: take it back.
+revoke all on all functions in schema hikvision_sync from public;
+do $$
+declare
+    f regprocedure;
+begin
+    for f in select p.oid::regprocedure from pg_proc p
+             where p.pronamespace = 'public'::regnamespace and p.proname like 'hikvision\_sync\_%'
+    loop
+        execute format('revoke all on function %s from public, anon, authenticated', f);
+        execute format('grant execute on function %s to service_role', f);
+    end loop;
+end $$;
+
+notify pgrst, 'reload schema';
+
+commit;

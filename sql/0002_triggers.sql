@@ -1,0 +1,160 @@
+-- The triggers: HR's edits become rows of hikvision_sync.edits (certain), then signed webhooks
+-- (fast). Needs 0001_ledger.sql. Safe to run twice.
+--
+-- Nothing here may break HR's save. The insert into edits is part of HR's transaction, because an
+-- edit that is not written down is lost. All that comes after it (Vault, signature, pg_net) only
+-- makes things faster; when it fails, that is a WARNING and the receiver finds the edit by itself.
+
+begin;
+
+-- The signature of Standard Webhooks 1.0.0: HMAC-SHA256 over `id.timestamp.body`, in base64.
+-- Promise: signs exactly the bytes pg_net sends, which are convert_to(body::text, 'UTF8') of the
+-- same jsonb value. p_secret is `whsec_` and the key in base64.
+create or replace function hikvision_sync.sign(
+    p_secret text, p_id text, p_timestamp bigint, p_body jsonb
+) returns text language sql volatile set search_path = '' as $$
+    select 'v1,' || encode(
+        extensions.hmac(
+            convert_to(p_id || '.' || p_timestamp || '.' || p_body::text, 'UTF8'),
+            decode(substr(p_secret, 7), 'base64'),
+            'sha256'),
+        'base64')
+$$;
+
+-- Post one signed, thin webhook for each of p_records (a jsonb array).
+-- Promise: never raises. p_records must hold ids only: they leave the database.
+-- clock_timestamp(), not now(): now() is when HR's transaction began, which may be over the
+-- receiver's five minutes ago.
+create or replace function hikvision_sync.post_webhooks(
+    p_type text, p_table text, p_records jsonb
+) returns void language plpgsql security definer set search_path = '' as $$
+declare
+    v_url text;
+    v_secret text;
+begin
+    if p_records is null then
+        return;
+    end if;
+    select s.decrypted_secret into v_url
+        from vault.decrypted_secrets s where s.name = 'hikvision_sync_webhook_url';
+    select s.decrypted_secret into v_secret
+        from vault.decrypted_secrets s where s.name = 'hikvision_sync_webhook_secret';
+    if v_url is null or v_secret is null or v_secret !~ '^whsec_[A-Za-z0-9+/]+={0,2}$' then
+        raise warning 'hikvision_sync: no webhook sent: create the Vault secrets '
+            'hikvision_sync_webhook_url and hikvision_sync_webhook_secret (whsec_…). '
+            'The edit is kept; the receiver will find it by itself.';
+        return;
+    end if;
+    -- The planner does not flatten a subquery with volatile functions, so the id and the time of
+    -- an event are made once, and the bytes that are signed are the bytes that are sent.
+    perform net.http_post(
+        url := v_url,
+        body := e.body,
+        headers := jsonb_build_object(
+            'Content-Type', 'application/json',
+            'webhook-id', e.id,
+            'webhook-timestamp', e.at::text,
+            'webhook-signature', hikvision_sync.sign(v_secret, e.id, e.at, e.body)),
+        timeout_milliseconds := 5000)
+    from (
+        select 'msg_' || replace(gen_random_uuid()::text, '-', '') as id,
+               floor(extract(epoch from clock_timestamp()))::bigint as at,
+               jsonb_build_object('type', p_type, 'schema', 'public', 'table', p_table,
+                                  'record', r.record, 'old_record', null) as body
+        from jsonb_array_elements(p_records) as r(record)
+    ) e;
+exception when others then
+    raise warning 'hikvision_sync: no webhook sent (% %). '
+        'The edit is kept; the receiver will find it by itself.', sqlstate, sqlerrm;
+end $$;
+
+-- After insert or update of angajati, once per statement.
+-- Promise: writes down every employee that is new or whose columns that matter changed.
+create or replace function hikvision_sync.angajati_edited()
+returns trigger language plpgsql security definer set search_path = '' as $$
+declare
+    v_ids uuid[];
+begin
+    if tg_op = 'INSERT' then
+        select array_agg(n.id) into v_ids from new_rows n;
+    else
+        select array_agg(n.id) into v_ids
+        from new_rows n left join old_rows o on o.id = n.id
+        where o.id is null   -- its id was changed: a new employee to the terminals
+           or (n.nume, n.prenume, n.nume_complet, n.status)
+              is distinct from (o.nume, o.prenume, o.nume_complet, o.status);
+    end if;
+    insert into hikvision_sync.edits (employee_id) select unnest(v_ids);
+    perform hikvision_sync.post_webhooks(tg_op, 'angajati', (
+        select jsonb_agg(jsonb_build_object('id', i.id)) from unnest(v_ids) as i(id)));
+    return null;
+end $$;
+
+-- After insert or update of angajati_biometrie, once per statement.
+-- Promise: as above; a row moved from one employee to another writes down both.
+create or replace function hikvision_sync.angajati_biometrie_edited()
+returns trigger language plpgsql security definer set search_path = '' as $$
+declare
+    v_ids uuid[];
+    v_records jsonb;
+begin
+    if tg_op = 'INSERT' then
+        select array_agg(n.angajat_id),
+               jsonb_agg(jsonb_build_object('id', n.id, 'angajat_id', n.angajat_id))
+        into v_ids, v_records from new_rows n;
+    else
+        select array_agg(n.angajat_id) || array_agg(o.angajat_id),
+               jsonb_agg(jsonb_build_object('id', n.id, 'angajat_id', n.angajat_id))
+        into v_ids, v_records
+        from new_rows n left join old_rows o on o.id = n.id
+        where o.id is null
+           or (n.angajat_id, n.employee_no, n.foto_fata_url)
+              is distinct from (o.angajat_id, o.employee_no, o.foto_fata_url);
+    end if;
+    insert into hikvision_sync.edits (employee_id)
+        select distinct i.id from unnest(v_ids) as i(id) where i.id is not null;
+    perform hikvision_sync.post_webhooks(tg_op, 'angajati_biometrie', v_records);
+    return null;
+end $$;
+
+-- After a terminal's address, credentials or status changed: what it rested for may be mended.
+-- Promise: it is tried again at once, also when a receiver is just finding the old ones wrong.
+create or replace function hikvision_sync.dispozitiv_changed()
+returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+    update hikvision_sync.terminals t set
+        changed_at = clock_timestamp(), failures = 0, rests_until = null, rest_reason = null
+    where t.terminal_id = new.id;
+    return null;
+end $$;
+
+-- Postgres allows no column list and only one event on triggers with transition tables: hence
+-- two per table, and the comparison inside.
+create or replace trigger hikvision_sync_inserted
+    after insert on public.angajati
+    referencing new table as new_rows
+    for each statement execute function hikvision_sync.angajati_edited();
+create or replace trigger hikvision_sync_updated
+    after update on public.angajati
+    referencing old table as old_rows new table as new_rows
+    for each statement execute function hikvision_sync.angajati_edited();
+create or replace trigger hikvision_sync_inserted
+    after insert on public.angajati_biometrie
+    referencing new table as new_rows
+    for each statement execute function hikvision_sync.angajati_biometrie_edited();
+create or replace trigger hikvision_sync_updated
+    after update on public.angajati_biometrie
+    referencing old table as old_rows new table as new_rows
+    for each statement execute function hikvision_sync.angajati_biometrie_edited();
+create or replace trigger hikvision_sync_changed
+    after update of ip_address, port, username, password_encrypted, status
+    on public.dispozitive_pontaj
+    for each row
+    when ((old.ip_address, old.port, old.username, old.password_encrypted, old.status)
+          is distinct from
+          (new.ip_address, new.port, new.username, new.password_encrypted, new.status))
+    execute function hikvision_sync.dispozitiv_changed();
+
+revoke all on all functions in schema hikvision_sync from public;
+
+commit;
