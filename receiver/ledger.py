@@ -13,7 +13,7 @@ from uuid import UUID
 from supabase import AsyncClient
 
 from receiver.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
-from receiver.models import Claim, Held, Outcome, Pair
+from receiver.models import Claim, Held, Leased, Outcome, Pair
 from receiver.supabase_rest import Row, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
@@ -44,6 +44,16 @@ class Ledger:
             "claim", p_receiver=self._receiver, p_lease_seconds=lease_s, p_limit=limit
         )
         return _parsed(_claim, found) if found else None
+
+    async def lease(self, terminal_id: UUID, *, lease_s: float) -> Leased:
+        """Ask for one terminal; the answer says whether it is ours, another's, or resting."""
+        found = await self._call(
+            "lease",
+            p_receiver=self._receiver,
+            p_terminal_id=str(terminal_id),
+            p_lease_seconds=lease_s,
+        )
+        return _parsed(_leased, found)
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Hold a lease for at least so many seconds from now; raise LeaseLost."""
@@ -121,7 +131,7 @@ class Ledger:
 def _parsed(parse: Callable[[Any], T], found: object) -> T:
     try:
         return parse(found)
-    except (KeyError, TypeError, ValueError) as exc:
+    except (IndexError, KeyError, TypeError, ValueError) as exc:
         raise SupabaseRefused(
             "The ledger's functions answer in another shape: apply this version's sql/ files."
         ) from exc
@@ -141,6 +151,16 @@ def _claim(found: list[Row]) -> Claim:
             )
             for row in found
         ),
+    )
+
+
+def _leased(found: list[Row]) -> Leased:
+    fence = found[0]["fence"]
+    return Leased(
+        state=found[0]["state"],
+        fence=None if fence is None else int(fence),
+        failures=int(found[0]["failures"]),
+        rest_reason=found[0]["rest_reason"],
     )
 
 

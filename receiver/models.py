@@ -68,6 +68,16 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leased:
+    """What came of asking for one terminal: a lease where `fence` is a number."""
+
+    state: Literal["leased", "busy", "resting"]
+    fence: int | None
+    failures: int
+    rest_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How it went to bring one employee on one terminal to where HR says (design: Outcomes)."""
 

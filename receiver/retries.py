@@ -57,10 +57,15 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
     if outcome.status != "fatal":  # the person is there, only the photo is not
         return DONE if isinstance(error, NotSupported) else Retry(pair_s=pair_s, terminal_s=None)
     if isinstance(error, LoginRefused):
-        terminal_s = max(LOGIN_REST_S, min(error.locked_s + 60.0, MOST_LOCKED_S))
+        terminal_s = login_rest_s(error)
     else:
         terminal_s = _jittered(TERMINAL_PAUSES_S, failures, random)
     return Retry(pair_s=0.0 if isinstance(error, PAIR_BLAMELESS) else pair_s, terminal_s=terminal_s)
+
+
+def login_rest_s(error: LoginRefused) -> float:
+    """Return for how long a terminal that refused the login rests, in seconds."""
+    return max(LOGIN_REST_S, min(error.locked_s + 60.0, MOST_LOCKED_S))
 
 
 def _jittered(pauses: tuple[float, ...], count: int, random: Callable[[], float]) -> float:

@@ -13,6 +13,7 @@ from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
 from receiver.settings import Settings
+from receiver.visits import Visits
 from receiver.worker import Worker
 
 log = get_logger(__name__)
@@ -30,12 +31,14 @@ async def running_worker(settings: Settings) -> AsyncIterator[Worker]:
         client = await supabase_rest.connect(
             settings.supabase_url, settings.service_role_key, supabase_http
         )
+        ledger = Ledger(client, receiver_name())
+        gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
         worker = Worker(
             settings,
-            Ledger(client, receiver_name()),
+            ledger,
             Directory(client, settings.supabase_url),
-            Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s),
-            terminals_http,
+            gate,
+            Visits(settings, ledger, gate, terminals_http),
         )
         task = asyncio.create_task(worker.run())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)

@@ -10,21 +10,17 @@ import asyncio
 import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 
-import httpx
-
-from receiver import isapi
 from receiver.directory import Directory
 from receiver.errors import LeaseLost, Stopping, SupabaseError, TerminalUnusable
-from receiver.gate import LEASE_MARGIN_S, Gate, Lease
+from receiver.gate import Gate, Lease
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Claim, Outcome, Pair, Terminal
+from receiver.models import Claim, Outcome, Pair
 from receiver.retries import Retry, decide
 from receiver.settings import Settings
 from receiver.sync import sync
+from receiver.visits import Rest, Visits
 
 BATCH = 20
 """Pairs of one terminal served in a row before it is another's turn."""
@@ -33,14 +29,6 @@ SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rest:
-    """Why a terminal is left alone, and for how long."""
-
-    seconds: float
-    reason: str
 
 
 class Worker:
@@ -52,18 +40,17 @@ class Worker:
         ledger: Ledger,
         directory: Directory,
         gate: Gate,
-        terminals_http: httpx.AsyncClient,
+        visits: Visits,
     ) -> None:
         self._settings = settings
-        self._lease_s = settings.device_timeout_s + LEASE_MARGIN_S  # a call other than a face's
         self._ledger = ledger
         self._directory = directory
         self._gate = gate
-        self._http = terminals_http
+        self._visits = visits
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(settings.device_lanes)
-        self._visits: set[asyncio.Task[None]] = set()
+        self._visiting: set[asyncio.Task[None]] = set()
         self._failed_claims = 0
         self.fault: str | None = "The database has not been asked yet."
         """Why the worker cannot do its work; None when it can."""
@@ -90,7 +77,7 @@ class Worker:
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
-        await asyncio.gather(*self._visits)
+        await asyncio.gather(*self._visiting)
 
     def stop(self) -> None:
         """Begin no further call and lease no further terminal; `run` returns soon."""
@@ -112,27 +99,23 @@ class Worker:
                 return
             self._note_supabase(None)
             visit = asyncio.create_task(self._visit(claim, asked_at))
-            self._visits.add(visit)
+            self._visiting.add(visit)
             visit.add_done_callback(self._visit_ended)
 
     async def _claim(self) -> Claim | None:
         if self._stopping.is_set():
             return None
-        return await self._ledger.claim(lease_s=self._lease_s, limit=BATCH)
+        return await self._ledger.claim(lease_s=self._visits.lease_s, limit=BATCH)
 
     def _visit_ended(self, visit: asyncio.Task[None]) -> None:
-        self._visits.discard(visit)
+        self._visiting.discard(visit)
         self._free_lanes.release()
         if not visit.cancelled() and (error := visit.exception()):
             log.error("visit_crashed", exc_info=error)  # its lease runs out by itself
 
     async def _visit(self, claim: Claim, asked_at: float) -> None:
         """Serve one leased terminal and give it back."""
-        lease = Lease(
-            lambda s: self._ledger.renew(claim.terminal_id, claim.fence, lease_s=s),
-            until=asked_at + self._lease_s,
-            clock=time.monotonic,
-        )
+        lease = self._visits.lease(claim.terminal_id, claim.fence, asked_at=asked_at)
         failures, rest = claim.failures, None
         try:
             failures, rest = await self._serve(claim, lease)
@@ -140,20 +123,14 @@ class Worker:
             log.info("visit_stopped", terminal_id=str(claim.terminal_id))
         except LeaseLost as error:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
+            return
         except SupabaseError as error:
             self._note_supabase(error)
-        await self._release(claim, failures, rest)
+        await self._end(claim, failures, rest)
 
-    async def _release(self, claim: Claim, failures: int, rest: Rest | None) -> None:
+    async def _end(self, claim: Claim, failures: int, rest: Rest | None) -> None:
         try:
-            await self._ledger.release(
-                claim.terminal_id,
-                claim.fence,
-                pause_s=self._settings.device_delay_s,
-                failures=failures,
-                rest_s=rest.seconds if rest else None,
-                reason=rest.reason if rest else None,
-            )
+            await self._visits.end(claim.terminal_id, claim.fence, failures=failures, rest=rest)
         except (SupabaseError, LeaseLost) as error:
             log.warning("release_failed", terminal_id=str(claim.terminal_id), reason=error.message)
         # It may have more due pairs: those over the batch, those edited meanwhile, or after its
@@ -168,7 +145,7 @@ class Worker:
         except TerminalUnusable as error:
             return claim.failures + 1, self._rest_unusable(claim, error)
         employees = await self._directory.employees([pair.employee_id for pair in claim.pairs])
-        client = self._client(terminal, lease)
+        client = self._visits.client(terminal, lease)
         failures = claim.failures
         for pair in claim.pairs:
             answered = client.calls_answered
@@ -200,15 +177,6 @@ class Worker:
         retry = decide(outcome, attempts=0, failures=claim.failures, random=random.random)
         return Rest(seconds=retry.terminal_s or 0.0, reason=error.message)
 
-    def _client(self, terminal: Terminal, lease: Lease) -> isapi.TerminalClient:
-        return isapi.TerminalClient(
-            self._http,
-            terminal,
-            partial(self._gate.turn, terminal.id, lease),
-            timeout_s=self._settings.device_timeout_s,
-            face_timeout_s=self._settings.face_timeout_s,
-        )
-
     async def _record(
         self, claim: Claim, lease: Lease, pair: Pair, outcome: Outcome, retry: Retry
     ) -> None:
@@ -219,9 +187,9 @@ class Worker:
             pair,
             outcome,
             retry_s=retry.pair_s,
-            lease_s=self._lease_s,
+            lease_s=self._visits.lease_s,
         )
-        lease.renewed(asked_at=asked_at, lease_s=self._lease_s)
+        lease.renewed(asked_at=asked_at, lease_s=self._visits.lease_s)
         log.info(
             "pair_synced" if outcome.status == "success" else "pair_not_synced",
             terminal_id=str(claim.terminal_id),

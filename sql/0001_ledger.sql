@@ -154,6 +154,41 @@ begin
         limit least(p_limit, 1000);
 end $$;
 
+-- Lease one named terminal, for a look at it or a button's push.
+-- Promise: state is `leased` (with the fence to show later), or `busy` (another holds it, or its
+-- pause is not over) or `resting` (left alone until rests_until for rest_reason: trying a refused
+-- password again would lock the account); only the first leases anything.
+create or replace function public.hikvision_sync_lease(
+    p_receiver text, p_terminal_id uuid, p_lease_seconds double precision
+) returns table (state text, fence bigint, failures integer, rest_reason text)
+language plpgsql security definer set search_path = '' as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_terminal hikvision_sync.terminals;
+begin
+    insert into hikvision_sync.terminals (terminal_id) values (p_terminal_id)
+        on conflict do nothing;
+    v_now := clock_timestamp();
+    select t.* into v_terminal from hikvision_sync.terminals t
+        where t.terminal_id = p_terminal_id for update;
+    if v_terminal.rests_until > v_now then
+        return query select 'resting', null::bigint, v_terminal.failures, v_terminal.rest_reason;
+    elsif v_terminal.free_at > v_now
+          or (v_terminal.leased_by is not null and v_terminal.leased_until >= v_now) then
+        return query select 'busy', null::bigint, v_terminal.failures, null::text;
+    else
+        return query
+            update hikvision_sync.terminals t set          -- free -> leased
+                fence = t.fence + 1,
+                leased_by = p_receiver,
+                leased_at = v_now,
+                leased_until = v_now + make_interval(secs => least(p_lease_seconds, 600))
+            where t.terminal_id = p_terminal_id
+            returning 'leased', t.fence, t.failures, null::text;
+    end if;
+end $$;
+
 -- Lengthen a lease to at least p_lease_seconds from now.
 -- Promise: held = false means another receiver may be at the terminal; make no further call.
 create or replace function public.hikvision_sync_renew(

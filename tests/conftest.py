@@ -1,0 +1,86 @@
+"""Fixtures shared by the tests: real Postgres servers, and fresh databases in them."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from receiver.sandbox.postgres import Database, PostgresServer
+from receiver.sandbox.project import apply_migrations, create_project
+
+DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres() -> Iterator[PostgresServer]:
+    """The Postgres out of the wheel; most tests use this one."""
+    with PostgresServer.embedded() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _stoppable_postgres() -> Iterator[PostgresServer]:
+    with PostgresServer.embedded() as server:
+        yield server
+
+
+@pytest.fixture
+def stoppable_postgres(_stoppable_postgres: PostgresServer) -> PostgresServer:
+    """A running server of nobody else's, for tests of an outage to stop and start."""
+    _stoppable_postgres.start()
+    return _stoppable_postgres
+
+
+@pytest.fixture(scope="session")
+def debian_postgres() -> Iterator[PostgresServer]:
+    """Debian's Postgres 15, Supabase's own major version, with the real pgcrypto."""
+    if not (DEBIAN_BINARIES / "initdb").exists():
+        message = f"there is no Postgres in {DEBIAN_BINARIES}"
+        if os.environ.get("REQUIRE_DEBIAN_POSTGRES") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with PostgresServer.from_binaries(DEBIAN_BINARIES) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["embedded", "debian15"])
+def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each of the two servers in turn, for what must hold on both."""
+    name = "embedded_postgres" if request.param == "embedded" else "debian_postgres"
+    server = request.getfixturevalue(name)
+    assert isinstance(server, PostgresServer)
+    return server
+
+
+def _fresh_project(server: PostgresServer) -> Iterator[Database]:
+    database = create_project(server, f"t_{uuid.uuid4().hex}")
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def database(embedded_postgres: PostgresServer) -> Iterator[Database]:
+    """A fresh Supabase project with the company's tables, before our migrations."""
+    yield from _fresh_project(embedded_postgres)
+
+
+@pytest.fixture
+def each_database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """The same on each of the two servers in turn."""
+    yield from _fresh_project(postgres_server)
+
+
+@pytest.fixture
+def migrated_database(database: Database) -> Database:
+    """A fresh project with every migration of sql/ applied by its owner."""
+    apply_migrations(database)
+    return database
+
+
+@pytest.fixture
+def each_migrated_database(each_database: Database) -> Database:
+    """The same on each of the two servers in turn."""
+    apply_migrations(each_database)
+    return each_database
