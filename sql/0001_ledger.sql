@@ -66,20 +66,17 @@ create table if not exists hikvision_sync.terminals (
 );
 
 -- Spread waiting edits over the active terminals as wanted pairs. Called by claim.
--- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Pairs are
--- written in one order, so that two receivers doing this at once wait but never deadlock. The
--- size is bounded so that a call stays far below PostgREST's statement timeout (8 s).
+-- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Two receivers
+-- doing this at once take different edits, and write pairs in one order: they may wait for each
+-- other's short transactions, but never deadlock. The size is bounded so that a call stays far
+-- below PostgREST's statement timeout (8 s).
 create or replace function hikvision_sync.spread_edits()
 returns void language plpgsql security definer set search_path = '' as $$
 declare
     v_terminals integer;
+    v_employees uuid[];
+    v_edited_at timestamptz[];
 begin
-    if not exists (select from hikvision_sync.edits) then
-        return;
-    end if;
-    insert into hikvision_sync.terminals (terminal_id)
-        select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
-        on conflict do nothing;
     select count(*) into v_terminals from public.dispozitive_pontaj d where d.status = 'activ';
     with taken as (
         delete from hikvision_sync.edits e
@@ -92,9 +89,18 @@ begin
     ), edited as (
         select t.employee_id, min(t.edited_at) as edited_at from taken t group by t.employee_id
     )
+    select array_agg(e.employee_id), array_agg(e.edited_at) into v_employees, v_edited_at
+        from edited e;
+    if v_employees is null then
+        return;
+    end if;
+    insert into hikvision_sync.terminals (terminal_id)
+        select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
+        on conflict do nothing;
     insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since)
         select d.id, e.employee_id, e.edited_at
-        from edited e cross join public.dispozitive_pontaj d
+        from unnest(v_employees, v_edited_at) as e(employee_id, edited_at)
+        cross join public.dispozitive_pontaj d
         where d.status = 'activ'
         order by d.id, e.employee_id
         on conflict (terminal_id, employee_id) do update set

@@ -11,14 +11,38 @@ from starlette.types import ASGIApp
 
 START_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
+GRACE_S = 0.5  # for requests under way when it is stopped
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its hold on the process: signals belong to whoever runs the loop."""
+    """uvicorn without its hold on the process: signals belong to whoever runs the loop.
+
+    It is told to stop by an event and stops at once, where uvicorn sleeps in between: there are
+    many tests and each stops one.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.asked_to_stop = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.asked_to_stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if tasks := set(self.server_state.tasks):
+            _, unfinished = await asyncio.wait(tasks, timeout=GRACE_S)
+            for task in unfinished:
+                task.cancel()
 
 
 class LoopbackServer:
@@ -59,7 +83,8 @@ class LoopbackServer:
             http="h11",
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=1,
+            server_header=False,
+            date_header=False,  # the loop that is left out above would keep it right
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -77,7 +102,8 @@ class LoopbackServer:
         """Refuse connections from now on and cut those that are open; `start` brings it back."""
         serving, self._serving = self._serving, None
         if serving is not None and self._server is not None:
-            self._server.should_exit = True
+            self._server.asked_to_stop.set()
+            self._server.should_exit = True  # in case it has not come up yet
             done, _ = await asyncio.wait({serving}, timeout=STOP_TIMEOUT_S)
             if not done:
                 serving.cancel()
@@ -89,7 +115,7 @@ class LoopbackServer:
 
 
 def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))

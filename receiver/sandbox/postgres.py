@@ -27,6 +27,11 @@ COMMAND_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
 MAX_SOCKET_DIRECTORY = 80  # a unix socket's whole path holds about 104 bytes
 
+# Linux' directory in memory: copying a database there takes a tenth of the time. Containers often
+# have a tiny one. Setting TMPDIR overrules it.
+MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # mkdtemp makes a fresh directory in it
+ROOMY_BYTES = 4 * 1024**3
+
 # Durability is given up for speed, which is fine for data that nobody will miss, and only for such.
 # A restart by `stop` and `start` keeps the data all the same; a crash of the machine would not.
 CONFIGURATION = """
@@ -153,13 +158,12 @@ class PostgresServer:
         """Start it, with the data it was stopped with, and return once it answers."""
         if self._running:
             return
-        log = self._root / "log"
-        log.touch()
-        _give(log, self._system_user)
+        log = self._data / "log"
         try:
             self._pg_ctl("start", "-l", log)
         except PostgresCommandError as exc:
-            raise PostgresCommandError(f"{exc}\n{log.read_text(errors='replace')}") from exc
+            said = log.read_text(errors="replace") if log.exists() else ""
+            raise PostgresCommandError(f"{exc}\n{said}") from exc
         self._running = True
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
@@ -218,6 +222,8 @@ class PostgresServer:
 
 def _fresh_root() -> Path:
     base = tempfile.gettempdir()
+    if "TMPDIR" not in os.environ and _roomy(MEMORY_DIRECTORY):
+        base = str(MEMORY_DIRECTORY)
     if len(base) > MAX_SOCKET_DIRECTORY - len("/pg-xxxxxxxx/s"):
         base = "/tmp"  # noqa: S108  # mkdtemp below makes a fresh directory in it, closed to others
     root = Path(tempfile.mkdtemp(prefix="pg-", dir=base))
@@ -225,6 +231,13 @@ def _fresh_root() -> Path:
         # Postgres runs as another user then, who has to pass; what is inside is closed by itself.
         root.chmod(0o711)
     return root
+
+
+def _roomy(directory: Path) -> bool:
+    try:
+        return shutil.disk_usage(directory).free >= ROOMY_BYTES and os.access(directory, os.W_OK)
+    except OSError:
+        return False
 
 
 def _give(path: Path, system_user: str | None) -> None:

@@ -105,9 +105,9 @@ def represented(change: Piece, selection: Selection, query: Query, max_rows: int
     rows = sql.SQL("select {} from {}{}").format(
         _items(selection, max_rows), name, _order(selection.table, query.order)
     )
-    return sql.SQL("with {} as ({} returning *), _page as ({}) ").format(name, change, rows) + (
-        sql.SQL("select coalesce(json_agg(_page), '[]')::text, count(*) from _page")
-    )
+    return sql.SQL("with {0} as ({1} returning {0}.*), _page as ({2}) ").format(
+        name, change, rows
+    ) + (sql.SQL("select coalesce(json_agg(_page), '[]')::text, count(*) from _page"))
 
 
 def call(schema: str, function: Function, arguments: Iterable[str], body: str, cap: int) -> Piece:

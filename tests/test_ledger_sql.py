@@ -1,0 +1,407 @@
+"""The ledger's functions, called as the receiver calls them, on both servers."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from receiver.sandbox.postgres import Database
+from tests.projects import Project, Row
+
+
+class Receiver:
+    """One receiver's session: a connection as service_role."""
+
+    def __init__(self, database: Database, name: str = "a") -> None:
+        self.name = name
+        self.connection = psycopg.connect(
+            database.superuser_dsn, autocommit=True, row_factory=dict_row
+        )
+        self.connection.execute("set role service_role")
+
+    def call(self, verb: str, *arguments: Any) -> list[Row]:
+        places = ", ".join(["%s"] * len(arguments))
+        statement = f"select * from public.hikvision_sync_{verb}({places})"
+        return self.connection.execute(statement.encode(), arguments).fetchall()
+
+    def claim(self, limit: int = 100, lease_s: float = 60) -> list[Row]:
+        return self.call("claim", self.name, lease_s, limit)
+
+    def record(self, row: Row, status: str = "success", retry_s: float | None = None) -> bool:
+        held = self.call(
+            "record",
+            row["terminal_id"],
+            row["fence"],
+            60,
+            row["employee_id"],
+            row["version"],
+            status,
+            "done",
+            "message",
+            "1000",
+            "fingerprint",
+            retry_s,
+        )
+        return bool(held[0]["held"])
+
+    def release(self, row: Row, rest_s: float | None = None, pause_s: float = 0) -> bool:
+        held = self.call(
+            "release", row["terminal_id"], row["fence"], pause_s, 1 if rest_s else 0, rest_s, "why"
+        )
+        return bool(held[0]["held"])
+
+
+@pytest.fixture
+def project(each_migrated_database: Database) -> Iterator[Project]:
+    with Project(each_migrated_database) as project:
+        yield project
+
+
+@pytest.fixture
+def a(project: Project) -> Iterator[Receiver]:
+    receiver = Receiver(project.database, "a")
+    yield receiver
+    receiver.connection.close()
+
+
+@pytest.fixture
+def b(project: Project) -> Iterator[Receiver]:
+    receiver = Receiver(project.database, "b")
+    yield receiver
+    receiver.connection.close()
+
+
+def install_terminals(project: Project, count: int) -> list[str]:
+    rows = project.run(
+        "insert into dispozitive_pontaj (ip_address, username, password_encrypted)"
+        " select '10.0.0.' || n, 'admin', 'x' from generate_series(1, %s) n returning id::text",
+        count,
+    )
+    return sorted(row["id"] for row in rows)
+
+
+def hire(project: Project, count: int = 1) -> list[str]:
+    rows = project.run(
+        "insert into angajati (nume) select 'n' || n from generate_series(1, %s) n"
+        " returning id::text",
+        count,
+    )
+    return [row["id"] for row in rows]
+
+
+@contextmanager
+def transaction_of_hr(project: Project) -> Iterator[Project]:
+    """A second HR session whose transaction stays open until the end of the block."""
+    with Project(project.database) as other, other.connection.transaction():
+        yield other
+
+
+def test_an_edit_is_wanted_on_every_active_terminal_and_on_no_other(
+    project: Project, a: Receiver
+) -> None:
+    active = install_terminals(project, 3)
+    project.run("update dispozitive_pontaj set status = 'inactiv' where id = %s", active.pop())
+    [employee] = hire(project)
+    claimed = [a.claim()[0] for _ in active]
+    assert sorted(str(row["terminal_id"]) for row in claimed) == active
+    assert {str(row["employee_id"]) for row in claimed} == {employee}
+    assert a.claim() == []
+
+
+def test_two_receivers_claiming_at_once_get_different_terminals(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 2)
+    hire(project)
+    a.release(a.claim()[0])
+    with a.connection.transaction():  # a's claim is not committed when b claims
+        first = a.claim()
+        second = b.claim()
+    assert first[0]["terminal_id"] != second[0]["terminal_id"]
+    assert b.claim() == []
+
+
+def test_a_pair_edited_while_it_is_pushed_stays_wanted(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    project.run("update angajati set nume = 'altul' where id = %s", employee)
+    assert a.claim() == []  # spreads the edit, while the terminal is leased
+    assert a.record(row)
+    assert a.release(row)
+    [again] = a.claim()
+    assert again["version"] == row["version"] + 1
+    assert again["employee_no"] == "1000"
+    assert again["photo"] == "fingerprint"
+    assert a.record(again)
+    assert a.release(again)
+    assert a.claim() == []
+
+
+def test_many_edits_of_one_employee_are_one_push(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    for n in range(5):
+        project.run("update angajati set nume = %s where id = %s", f"n{n}", employee)
+    assert len(a.claim()) == 1
+
+
+def test_a_failed_pair_waits_and_an_edit_makes_it_due_at_once(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    a.record(row, "fatal", retry_s=3600)
+    a.release(row)
+    assert a.claim() == []
+    project.run("update angajati set nume = 'altul' where id = %s", employee)
+    [again] = a.claim()
+    assert again["attempts"] == 0
+
+
+def test_attempts_are_counted_and_failed_pairs_go_last(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project, 2)
+    rows = a.claim()
+    first, second = (r["employee_id"] for r in rows)
+    a.record(rows[0], "fatal", retry_s=0)
+    a.release(rows[0])
+    again = a.claim()
+    assert [r["employee_id"] for r in again] == [second, first]
+    assert [r["attempts"] for r in again] == [0, 1]
+
+
+def test_bad_data_is_done_until_hr_edits_it(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.record(row, "skipped")
+    a.release(row)
+    assert a.claim() == []
+    project.run("update angajati set status = 'activ', nume = 'bun'")
+    assert len(a.claim()) == 1
+
+
+def test_a_receiver_that_shows_an_old_fence_changes_nothing(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [old] = a.claim(lease_s=0)
+    [new] = b.claim()
+    assert new["fence"] > old["fence"]
+    assert not a.record(old)
+    assert not a.release(old)
+    assert not a.call("renew", old["terminal_id"], old["fence"], 60)[0]["held"]
+    assert b.record(new)
+    assert b.release(new)
+    assert not b.record(new)  # given back is given back
+
+
+def test_a_lease_that_ran_out_but_was_not_taken_is_still_the_holders(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim(lease_s=0)
+    assert a.call("renew", row["terminal_id"], row["fence"], 60)[0]["held"]
+    assert a.claim() == []
+
+
+def test_a_running_lease_is_nobody_elses(project: Project, a: Receiver, b: Receiver) -> None:
+    [terminal] = install_terminals(project, 1)
+    hire(project)
+    a.claim()
+    assert b.claim() == []
+    assert b.call("lease", "b", terminal, 60)[0]["state"] == "busy"
+
+
+def test_one_named_terminal_can_be_leased_unless_it_rests(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    [lease] = a.call("lease", "a", terminal, 60)
+    assert lease["state"] == "leased"
+    hire(project)
+    assert b.claim() == []
+    a.release({"terminal_id": terminal, "fence": lease["fence"]}, rest_s=60)
+    [refused] = b.call("lease", "b", terminal, 60)
+    assert (refused["state"], refused["fence"], refused["rest_reason"]) == ("resting", None, "why")
+
+
+def test_the_pause_after_a_call_holds_for_the_next_receiver_too(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.release(row, pause_s=30)
+    assert b.claim() == []
+
+
+def test_a_terminal_that_rests_holds_back_only_itself(project: Project, a: Receiver) -> None:
+    install_terminals(project, 2)
+    hire(project)
+    resting, other = a.claim()[0], a.claim()[0]
+    a.release(resting, rest_s=600)
+    a.release(other)
+    [row] = a.claim()
+    assert row["terminal_id"] == other["terminal_id"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ip_address = '10.9.9.9'",
+        "port = 8080",
+        "username = 'root'",
+        "password_encrypted = 'y'",
+        "ip_address = null",
+    ],
+)
+def test_a_changed_row_ends_a_terminals_rest(project: Project, a: Receiver, change: str) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.release(row, rest_s=1860)
+    project.run("update dispozitive_pontaj set nume = 'alt nume'")
+    assert a.claim() == []
+    project.run(f"update dispozitive_pontaj set {change}")
+    [again] = a.claim()
+    assert again["failures"] == 0
+
+
+def test_a_row_changed_during_the_visit_that_failed_is_tried_again_at_once(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    project.run("update dispozitive_pontaj set password_encrypted = 'mended'")
+    a.release(row, rest_s=1860)
+    assert len(a.claim()) == 1
+
+
+def test_terminals_take_turns(project: Project, a: Receiver) -> None:
+    terminals = install_terminals(project, 3)
+    hire(project, 10)
+    seen = []
+    for _ in range(6):
+        rows = a.claim(limit=1)
+        seen.append(str(rows[0]["terminal_id"]))
+        a.release(rows[0])
+    assert sorted(seen[:3]) == terminals
+    assert seen[3:] == seen[:3]
+
+
+def test_an_open_transaction_of_hr_keeps_no_receiver_waiting(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    a.connection.execute("set lock_timeout = '2s'")
+    with transaction_of_hr(project) as hr:
+        hr.run("update angajati set nume = 'inca nesalvat' where id = %s", employee)
+        assert a.record(row)
+        assert a.release(row)
+        assert a.claim() == []
+    assert len(a.claim()) == 1
+
+
+def test_edits_in_crossed_order_cannot_deadlock_hr(project: Project, a: Receiver) -> None:
+    """One HR session edits A's row of one table then B's; the other B's of the other then A's."""
+    install_terminals(project, 3)
+    first, second = hire(project, 2)
+    for employee in (first, second):
+        project.run("insert into angajati_biometrie (angajat_id) values (%s)", employee)
+    barrier = threading.Barrier(2, timeout=10)
+    failures: list[Exception] = []
+
+    def session(statement: str, order: list[str]) -> None:
+        try:
+            with Project(project.database) as hr, hr.connection.transaction():
+                hr.run("set local lock_timeout = '5s'")
+                hr.run(statement, order[0])
+                barrier.wait()
+                hr.run(statement, order[1])
+        except Exception as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [
+        threading.Thread(
+            target=session,
+            args=("update angajati set nume = 'x' where id = %s", [first, second]),
+        ),
+        threading.Thread(
+            target=session,
+            args=(
+                "update angajati_biometrie set foto_fata_url = 'x' where angajat_id = %s",
+                [second, first],
+            ),
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert len(a.claim()) == 2
+
+
+def test_receivers_spreading_edits_at_once_lose_none(project: Project) -> None:
+    terminals = install_terminals(project, 4)
+    employees = hire(project, 400)
+    receivers = [Receiver(project.database, str(n)) for n in range(4)]
+    found: list[list[Row]] = [[] for _ in receivers]
+
+    def work(place: int) -> None:
+        while rows := receivers[place].claim(limit=50):
+            for row in rows:
+                assert receivers[place].record(row)
+            found[place] += rows
+            receivers[place].release(rows[0])
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        project.run("update angajati set nume = %s where id = %s", f"u{n}", employees[n])
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    work(0)  # what was edited after the others had looked
+    pairs = {(str(r["terminal_id"]), str(r["employee_id"])) for rows in found for r in rows}
+    assert pairs == {(t, e) for t in terminals for e in employees}
+    left = project.run("select count(*) from hikvision_sync.pairs where wanted > done")
+    assert left[0]["count"] == 0
+    for receiver in receivers:
+        receiver.connection.close()
+
+
+def test_a_large_import_is_spread_in_bounded_steps(project: Project, a: Receiver) -> None:
+    install_terminals(project, 20)
+    hire(project, 2500)
+    a.claim(limit=1)
+    assert len(project.edits()) == 1500  # 20,000 pairs a call
+    a.claim(limit=1)
+    a.claim(limit=1)
+    assert project.edits() == []
+    pairs = project.run("select count(*) from hikvision_sync.pairs where wanted > done")
+    assert pairs[0]["count"] == 50_000
+
+
+def test_everybody_can_be_wanted_anew(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project, 3)
+    for row in (rows := a.claim()):
+        a.record(row)
+    a.release(rows[0])
+    assert a.claim() == []
+    assert a.call("want", rows[0]["employee_id"]) == [{"employees": 1}]
+    assert len(a.claim(lease_s=0)) == 1
+    assert a.call("want", None) == [{"employees": 3}]
+    assert len(a.claim()) == 3
