@@ -140,7 +140,9 @@ async def _body(request: Request) -> bytes:
 async def _webhook_refused(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, WebhookRefused)  # noqa: S101 - what it is registered for
     log.warning("webhook_refused", status=int(exc.status), reason=exc.message)
-    return problem(exc.status, exc.message)
+    # The rest of a body that was not read to its end must not keep the connection open.
+    unread = isinstance(exc, BodyTooSlow | BodyTooLarge)
+    return problem(exc.status, exc.message, {"Connection": "close"} if unread else None)
 
 
 async def _http_refused(_request: Request, exc: Exception) -> Response:

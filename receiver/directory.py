@@ -14,6 +14,7 @@ from uuid import UUID
 from supabase import AsyncClient
 
 from receiver.errors import TerminalUnusable
+from receiver.logs import printable
 from receiver.models import Employee, Terminal
 from receiver.supabase_rest import Row, rows
 
@@ -106,7 +107,9 @@ def _one(embedded: object) -> Mapping[str, Any]:
     candidates = [row for row in embedded if isinstance(row, Mapping)]
     numbered = [row for row in candidates if row.get("employee_no") is not None]
     if numbered:
-        return min(numbered, key=lambda row: int(row["employee_no"]))
+        return min(
+            numbered, key=lambda row: (len(str(row["employee_no"])), str(row["employee_no"]))
+        )
     return candidates[0] if candidates else {}
 
 
@@ -118,8 +121,7 @@ def _name(row: Row) -> str:
 
 def _tidy(value: object) -> str:
     """Return text without control characters and without double or outer blanks."""
-    text = "".join(c if c.isprintable() else " " for c in str(value or ""))
-    return " ".join(text.split())
+    return printable(str(value or ""))
 
 
 def _join(parts: Iterable[str]) -> str:

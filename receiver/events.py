@@ -5,6 +5,7 @@ a full row is accepted, of which only ids are looked at.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,6 +14,7 @@ from receiver.errors import BodyNotJson, EventNotOurs
 
 EMPLOYEE_KEY = {"angajati": "id", "angajati_biometrie": "angajat_id"}
 """Our tables, and where in a row of each stands the employee's id."""
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TYPES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -29,7 +31,7 @@ class Event:
 def parse_event(body: bytes) -> Event:
     """Return the event of a webhook's body; raise BodyNotJson or EventNotOurs."""
     try:
-        found = json.loads(body)
+        found = json.loads(body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):  # RecursionError: a megabyte of "["
         raise BodyNotJson from None
     if not isinstance(found, Mapping):
@@ -48,12 +50,11 @@ def parse_event(body: bytes) -> Event:
     return Event(type=kind, table=table, employee_id=_uuid(row.get(key), key))
 
 
+def _refuse_constant(_name: str) -> None:
+    raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have
+
+
 def _uuid(value: object, key: str) -> UUID:
-    try:
-        return UUID(value) if isinstance(value, str) else _refuse(key)
-    except ValueError:
-        return _refuse(key)
-
-
-def _refuse(key: str) -> UUID:
-    raise EventNotOurs(f"The row's {key} is not a UUID.")
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise EventNotOurs(f"The row's {key} is not a UUID.")
+    return UUID(value)

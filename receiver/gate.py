@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from receiver.errors import LeaseLost, Stopping, SupabaseError
+from receiver.errors import LeaseLost, Stopping
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
@@ -39,16 +39,18 @@ class Lease:
         self._until = max(self._until, asked_at + lease_s)
 
     async def ensure(self, call_s: float) -> None:
-        """Return when the lease outlasts a call of so many seconds; raise LeaseLost."""
+        """Return when the lease outlasts a call of so many seconds.
+
+        Raises LeaseLost, or SupabaseError where it could not be asked for.
+        """
         asked_at = self._clock()
         needed_s = call_s + LEASE_MARGIN_S
         if self._until - asked_at >= needed_s:
             return
-        try:
-            await self._renew(needed_s)
-        except SupabaseError as exc:
-            raise LeaseLost("The lease could not be renewed: Supabase does not answer.") from exc
+        await self._renew(needed_s)
         self.renewed(asked_at=asked_at, lease_s=needed_s)
+        if self._until - self._clock() < call_s:
+            raise LeaseLost("The lease was renewed too slowly to make a call under it.")
 
 
 class _Entrance:
@@ -77,27 +79,28 @@ class Gate:
         for _ in range(lanes):
             self._lanes.put_nowait(0.0)
         self._entrances: dict[UUID, _Entrance] = {}  # as many as the company has terminals
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """Let no further call begin; the one in progress ends by itself."""
-        self._closed = True
+        """Let no further call begin and those who wait go; the one in progress ends by itself."""
+        self._closed.set()
 
     @asynccontextmanager
     async def turn(self, terminal_id: UUID, lease: Lease, call_s: float) -> AsyncIterator[None]:
         """Wait for this terminal's turn, for a lane and for the lease to outlast `call_s`.
 
-        Raises Stopping or LeaseLost instead of letting a call begin.
+        Raises Stopping, LeaseLost or SupabaseError instead of letting a call begin.
         """
         entrance = self._entrances.setdefault(terminal_id, _Entrance())
         async with entrance.lock:
             await self._wait_until(entrance.free_at)
+            await lease.ensure(call_s)  # before it holds a lane: others need not wait for Supabase
             lane_free_at = await self._lanes.get()
             called = False
             try:
                 await self._wait_until(lane_free_at)
-                await lease.ensure(call_s)
-                if self._closed:
+                await lease.ensure(call_s)  # again: the lane may have been long in coming
+                if self._closed.is_set():
                     raise Stopping
                 called = True
                 yield
@@ -107,5 +110,13 @@ class Gate:
                 self._lanes.put_nowait(lane_free_at)
 
     async def _wait_until(self, moment: float) -> None:
-        while not self._closed and (wait_s := moment - self._clock()) > 0:
-            await self._sleep(wait_s)
+        while not self._closed.is_set() and (wait_s := moment - self._clock()) > 0:
+            waits = [
+                asyncio.ensure_future(self._sleep(wait_s)),
+                asyncio.ensure_future(self._closed.wait()),
+            ]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()

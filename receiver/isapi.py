@@ -47,7 +47,13 @@ def http_client() -> httpx.AsyncClient:
         verify=False,  # noqa: S501 - terminals are spoken to over plain HTTP; spares a CA store
         headers={"Accept": "application/json, application/xml", "Accept-Encoding": "identity"},
         limits=httpx.Limits(max_connections=300, max_keepalive_connections=50, keepalive_expiry=3),
+        event_hooks={"request": [_in_utf_8]},
     )
+
+
+async def _in_utf_8(request: httpx.Request) -> None:
+    """Let the answer to a challenge hold a user name or realm with diacritics."""
+    request.headers.encoding = "utf-8"
 
 
 class TerminalClient:
@@ -180,8 +186,15 @@ class TerminalClient:
             raise TerminalUnreachable(
                 "The terminal cut the connection before it answered."
             ) from exc
-        except (httpx.HTTPError, httpx.InvalidURL, NotImplementedError) as exc:
-            # NotImplementedError: a digest with qop=auth-int only, which httpx does not have.
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            NotImplementedError,
+            KeyError,
+            ValueError,
+        ) as exc:
+            # The last three: what httpx's digest makes of qop=auth-int, of an algorithm it does
+            # not have, and of a challenge that is malformed or not ASCII.
             raise AnswerUnexplained(
                 f"The terminal's HTTP cannot be understood ({type(exc).__name__})."
             ) from exc

@@ -7,7 +7,9 @@ asked for it, XML where the terminal prefers it, namespaces of any kind.
 Codes: ISAPI guide G2's error-code workbook; classes: our judgement (facts: isapi.md §2).
 """
 
+import codecs
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +28,7 @@ from receiver.errors import (
     TerminalError,
     TerminalRefused,
 )
+from receiver.logs import printable
 
 # Branches, not errors.
 PERSON_EXISTS: Final = frozenset({"employeeNoAlreadyExist", "deviceUserAlreadyExist"})
@@ -40,6 +43,7 @@ CODES: Final[Mapping[str, tuple[type[TerminalError], str]]] = {
     "upgrading": (TerminalBusy, "the terminal is being upgraded"),
     "deviceBusy": (TerminalBusy, "the terminal is busy"),
     "faceDataModeling": (TerminalBusy, "the terminal is still modelling another face"),
+    "loginNumExceedLimit": (TerminalBusy, "too many users are logged in at the terminal"),
     "facelibDataProcessing": (TerminalBusy, "the terminal is processing its face library"),
     # this employee's data
     "illegalEmployeeNo": (DataRefused, "the terminal does not take this employee_no"),
@@ -67,7 +71,6 @@ CODES: Final[Mapping[str, tuple[type[TerminalError], str]]] = {
     # the login
     "badAuthorization": (LoginRefused, "the terminal refuses the user name or password"),
     "userNameLocked": (LoginRefused, "the terminal has locked the account"),
-    "loginNumExceedLimit": (LoginRefused, "too many users are logged in at the terminal"),
     # the network from the terminal to the photo
     "urlDownloadFail": (PhotoNotFetched, "the terminal could not download the photo"),
 }
@@ -152,11 +155,12 @@ def _locked_s(fields: Mapping[str, Any]) -> float:
 
 def _fields(body: bytes) -> Mapping[str, Any]:
     """Return the top-level fields of a JSON or XML body; of anything else, none."""
-    text = body.strip()
+    text = body.removeprefix(codecs.BOM_UTF8).strip()
     try:
         if text.startswith(b"<"):
             return _xml_fields(fromstring(text, forbid_dtd=True))
-        found = json.loads(text)
+        # A wrong charset spoils a message for a person, and must not spoil the code beside it.
+        found = json.loads(text.decode(errors="replace"))
     except (ValueError, RecursionError, ParseError, DefusedXmlException, LookupError):
         return {}
     if not isinstance(found, Mapping):
@@ -185,8 +189,12 @@ def _whole(value: object) -> int | None:
         return None
 
 
+_URL = re.compile(r"\S*://\S*")
+
+
 def _short(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:120]
+    text = _URL.sub("[URL]", text[:4096])  # a photo's, as a rule
+    return printable(text)[:120]
 
 
 def _sentence(words: str, detail: str = "") -> str:

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import cast
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -25,11 +25,18 @@ _SECRET_TEXT = re.compile(
     r"whsec_[A-Za-z0-9+/=_-]+"  # webhook secrets
     r"|v1,[A-Za-z0-9+/]{20,}=*"  # signatures
     r"|sb_(?:secret|publishable)_[\w-]+"  # API keys
-    r"|eyJ[\w-]+\.[\w-]+\.?[\w-]*"  # JWTs
-    r"|(?i:bearer|digest|basic)\s+[^\s,;]{8,}[^\n]*"  # Authorization headers
-    r"|https?://[^\s\"'<>]*/storage/[^\s\"'<>]*"  # photos
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password in a URL
+    r"|eyJ(?:(?!eyJ)[\w-])+\.[\w-]+(?:\.[\w-]*)?"  # JWTs
+    r"|(?i:authorization)[\"']?\s*[:=][^\n]*"  # headers
+    r"|\b(?i:bearer|basic)\s+[\w.~+/-]{16,}=*"  # tokens on their own
+    r"|\b(?i:digest)\s+\w+=[^\n]*"
+    r"|(?i:https?)://(?:(?!://)[^\s\"'<>])*?/storage/[^\s\"'<>]*"  # photos
+    r"|(?<=://)[^\s\"'<>@:/]*:[^\s\"'<>]{0,300}(?=@)"  # user:password in a URL
 )
+
+
+def printable(text: str) -> str:
+    """Return text on one line, without control characters and halves of surrogate pairs."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def redact(text: str) -> str:
@@ -47,7 +54,9 @@ def _redacted(value: object) -> object:
         return redact(value)
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if item and _SECRET_KEY.search(str(key)) else _redacted(item)
+            redact(str(key)): (
+                REDACTED if item and _SECRET_KEY.search(str(key)) else _redacted(item)
+            )
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set):
@@ -55,6 +64,16 @@ def _redacted(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return redact(str(value))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to stdout; of a record that cannot be written, only the logger's name."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say so on stderr; logging's own way prints the record's arguments, unredacted."""
+        kind = sys.exc_info()[0]
+        name = kind.__name__ if kind else "?"
+        sys.stderr.write(f"A log record of {record.name} could not be written ({name}).\n")
 
 
 def configure(log_format: LogFormat) -> None:
@@ -79,7 +98,7 @@ def configure(log_format: LogFormat) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

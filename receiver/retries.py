@@ -2,8 +2,8 @@
 
 Two kinds of pauses. A terminal that cannot be worked with rests as a whole, so that it costs one
 attempt per pause however many pairs wait. A pair that alone went wrong waits alone. Both grow with
-each failure in a row. A terminal's pause doubles, so that one that was off for a while is noticed
-after about as long again, and never later than five minutes.
+each failure in a row. A terminal's pause about doubles, so that one that was off for a while is
+noticed after about as long again, and never later than five minutes.
 """
 
 from collections.abc import Callable
@@ -70,4 +70,4 @@ def login_rest_s(error: LoginRefused) -> float:
 
 def _jittered(pauses: tuple[float, ...], count: int, random: Callable[[], float]) -> float:
     pause = pauses[min(count, len(pauses) - 1)]
-    return pause * (1 + JITTER * (2 * random() - 1))
+    return min(pause * (1 + JITTER * (2 * random() - 1)), pauses[-1])

@@ -111,7 +111,7 @@ def _http_url(text: str) -> str:
         or re.search(r"\s", text)
     ):
         raise fault
-    return text.rstrip("/")
+    return f"{parts.scheme}{text[len(parts.scheme) :]}".rstrip("/")  # supabase-py: small letters
 
 
 def _header_value(text: str) -> str:

@@ -13,7 +13,7 @@ from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
 from receiver.errors import SupabaseRefused, SupabaseUnreachable
-from receiver.logs import redact
+from receiver.logs import printable, redact
 
 REQUEST_TIMEOUT_S = 10.0
 TOTAL_TIMEOUT_S = 25.0
@@ -71,7 +71,7 @@ async def rows(query: Query) -> list[Row]:
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
-    said = redact(" ".join(str(exc.message or "").split())[:200])
+    said = redact(printable(str(exc.message or ""))[:200])
     if code.startswith(_TRANSIENT):
         return SupabaseUnreachable(f"Supabase is in trouble ({code}: {said}).")
     if code in ("401", "403", "42501", "PGRST301", "PGRST302"):

@@ -63,7 +63,8 @@ async def sync(
 ) -> Outcome:
     """Bring the employee there; whatever the terminal does, the answer is an Outcome.
 
-    `held` is what the terminal held before, as far as known. Raises only CallForbidden.
+    `held` is what the terminal held before, as far as known. Raises only what forbids a call:
+    CallForbidden, and SupabaseError where the lease could not be renewed.
     """
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)

@@ -28,6 +28,8 @@ BATCH = 20
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""
 
+VISIT_FAILED = Rest(seconds=60.0, reason="The receiver failed at this terminal; see its log.")
+
 log = get_logger(__name__)
 
 
@@ -110,8 +112,6 @@ class Worker:
     def _visit_ended(self, visit: asyncio.Task[None]) -> None:
         self._visiting.discard(visit)
         self._free_lanes.release()
-        if not visit.cancelled() and (error := visit.exception()):
-            log.error("visit_crashed", exc_info=error)  # its lease runs out by itself
 
     async def _visit(self, claim: Claim, asked_at: float) -> None:
         """Serve one leased terminal and give it back."""
@@ -123,9 +123,11 @@ class Worker:
             log.info("visit_stopped", terminal_id=str(claim.terminal_id))
         except LeaseLost as error:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
-            return
         except SupabaseError as error:
             self._note_supabase(error)
+        except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
+            log.exception("visit_failed", terminal_id=str(claim.terminal_id))
+            failures, rest = claim.failures + 1, VISIT_FAILED
         await self._end(claim, failures, rest)
 
     async def _end(self, claim: Claim, failures: int, rest: Rest | None) -> None:

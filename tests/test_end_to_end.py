@@ -165,7 +165,10 @@ async def test_a_photo_already_there_is_not_sent_again(world_of: OpenWorld) -> N
     assert len(faces) == 1
 
 
-WANTED = "select * from hikvision_sync.pairs where wanted > done"
+WANTED = (
+    "select id from hikvision_sync.edits"
+    " union all select wanted from hikvision_sync.pairs where wanted > done"
+)
 
 
 async def test_a_terminal_that_is_off_delays_nobody_and_gets_everything_later(
