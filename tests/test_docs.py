@@ -1,0 +1,151 @@
+"""What is written down is true: README, Procfile, SQL comments, the house."""
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.terminal import Profile
+from receiver.sandbox.world import open_world
+from receiver.serving import APP, FLAGS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = sorted((ROOT / "receiver").glob("*.py"))
+
+LAYERS = (
+    ("errors", "models"),
+    ("signatures", "events", "settings", "logs", "retries", "supabase_rest"),
+    ("directory", "ledger", "isapi_answers", "isapi"),
+    ("gate",),
+    ("sync", "visits"),
+    ("worker",),
+    ("services", "app", "checks", "serving", "__main__"),
+)
+SAME_LAYER = {
+    # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
+    "models": {"errors"},
+    "settings": {"signatures"},
+    "logs": {"settings"},
+    "supabase_rest": {"logs"},
+    "isapi": {"isapi_answers"},
+    "app": {"services"},
+    "checks": {"services"},
+    "__main__": {"checks", "serving"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "receiver":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("receiver."):
+            names.add((node.module or "").split(".")[1])
+    return names
+
+
+def layer_of(module: str) -> int:
+    return next(n for n, layer in enumerate(LAYERS) if module in layer)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_a_module_imports_only_from_layers_above_it(path: Path) -> None:
+    if path.stem == "__init__":
+        return
+    for name in imports_of(path) - {"sandbox"}:
+        allowed = layer_of(name) < layer_of(path.stem) or name in SAME_LAYER.get(path.stem, set())
+        assert allowed, f"{path.stem} imports {name}"
+
+
+def test_every_module_is_in_the_readmes_house() -> None:
+    house = README.split("## For whoever reads the code")[1]
+    assert [p.stem for p in MODULES if p.stem != "__init__" and f"`{p.stem}`" not in house] == []
+
+
+def test_the_sandbox_takes_from_the_receiver_only_how_it_is_served() -> None:
+    taken = set().union(*(imports_of(p) for p in (ROOT / "receiver" / "sandbox").glob("*.py")))
+    assert taken == {"sandbox", "serving"}
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    source = (ROOT / "receiver" / "settings.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
+    assert len(names) >= 9
+    table = README.split("## Settings")[1].split("##")[0]
+    assert {name for name in names if f"`{name}`" not in table} == set()
+
+
+def test_every_route_is_in_the_readme() -> None:
+    source = (ROOT / "receiver" / "app.py").read_text(encoding="utf-8")
+    routes = set(re.findall(r'Route\(\s*"([^"]+)"', source))
+    assert "/webhooks/supabase" in routes
+    table = README.split("## HTTP")[1].split("\n## ")[0]
+    assert {route for route in routes if f"{route}`" not in table} == set()
+
+
+def test_the_procfile_serves_with_the_same_flags_as_the_command_and_the_sandbox() -> None:
+    _, _, command = (ROOT / "Procfile").read_text(encoding="utf-8").partition(":")
+    address = ["--host", "0.0.0.0", "--port", "${PORT:-8000}"]
+    words = shlex.split(command)
+    assert words[:2] == ["uvicorn", APP]
+    rest = words[2:]
+    start = rest.index("--host")
+    assert rest[start : start + 4] == address
+    assert rest[:start] + rest[start + 4 :] == list(FLAGS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sql").glob("0*.sql")), ids=lambda p: p.name)
+def test_every_table_and_function_says_above_itself_what_it_promises(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    made = [n for n, line in enumerate(lines) if re.match(r"create (or replace f|table)", line)]
+    assert made
+    for n in made:
+        assert lines[n - 1].startswith("--"), f"{path.name}:{n + 1}"
+
+
+def test_the_two_commands_that_ci_runs_are_in_the_readme_once_each() -> None:
+    lines = README.splitlines()
+    assert len([x for x in lines if re.fullmatch(r"python3 -m venv .* \.venv/bin/pytest", x)]) == 1
+    demo = [x for x in lines if re.fullmatch(r"python3 -m venv .* \.venv/bin/receiver demo", x)]
+    assert len(demo) == 1
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "curl", "openssl", "base64", "od"))),
+    reason="the README's example is made with curl and openssl",
+)
+async def test_the_readmes_webhook_is_accepted(
+    embedded_postgres: PostgresServer,
+) -> None:
+    [script] = re.findall(r"```sh\n(body=.*?)```", README, re.DOTALL)
+    [answer] = re.findall(r"```json\n(\{\"accepted.*?)\n```", README, re.DOTALL)
+    async with open_world(
+        {"one": Profile()}, pause_s=0.05, poll_s=60, postgres=embedded_postgres
+    ) as world:
+        await world.receiver.start()
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "RECEIVER_URL": world.receiver.url,
+            "WEBHOOK_SECRET": world.environment["WEBHOOK_SECRET"],
+            "no_proxy": "127.0.0.1",
+        }
+        ran = subprocess.run(  # noqa: ASYNC221 - the receiver is another process
+            ["bash", "-euc", script], env=environment, capture_output=True, timeout=30, check=True
+        )
+    assert ran.stdout.decode() == answer
+
+
+def test_the_package_lists_every_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "receiver", "--help"], capture_output=True, timeout=60, check=True
+    )
+    for command in ("serve", "demo", "sandbox", "check", "secret"):
+        assert command in ran.stdout.decode()
+        assert f"`receiver {command}`" in README or f"receiver {command}" in README
