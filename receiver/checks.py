@@ -1,9 +1,10 @@
 """`receiver check`: what is missing or wrong in the environment, the database, at each terminal.
 
-Changes nothing anywhere. A terminal is asked one question, under a lease as for any call, and not
-at all while it rests: another wrong password could lock its account.
+Changes nothing that HR or a terminal holds. A terminal is asked one question, under a lease as
+for any call, and none while it rests after a refused login: another could lock its account.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from receiver.directory import Directory
 from receiver.errors import LoginRefused, ReceiverError, SupabaseError, TerminalError
 from receiver.gate import Gate
 from receiver.ledger import DatabaseCheck, Ledger
-from receiver.models import Terminal
+from receiver.models import Rest, Terminal
 from receiver.retries import login_rest_s
 from receiver.services import receiver_name
 from receiver.settings import Settings
-from receiver.visits import Rest, Visits
+from receiver.visits import Visits
+
+BUSY_PAUSES_S = (0.0, 0.5, 1.0, 1.5)
+"""Before each ask for a terminal that a receiver holds, or whose pause is not over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +78,25 @@ def _database_finding(check: DatabaseCheck, settings: Settings) -> Finding:
 
 async def _look(ledger: Ledger, visits: Visits, terminal: Terminal) -> Finding:
     what = f"terminal {terminal.host}"
-    asked_at = time.monotonic()
-    leased = await ledger.lease(terminal.id, lease_s=visits.lease_s)
+    for pause_s in BUSY_PAUSES_S:
+        await asyncio.sleep(pause_s)
+        asked_at = time.monotonic()
+        leased = await ledger.lease(terminal.id, lease_s=visits.lease_s)
+        if leased.state != "busy":
+            break
     if leased.state == "resting":
         return Finding(what=what, fault=f"Is left alone for now: {leased.rest_reason}")
     if leased.fence is None:
-        return Finding(what=what, fault=None, note="a receiver is working with it now")
-    client = visits.client(terminal, visits.lease(terminal.id, leased.fence, asked_at=asked_at))
-    rest: Rest | None = None
+        return Finding(what=what, fault=None, note="not asked: a receiver is working with it")
+    visit = visits.begin(terminal.id, leased.fence, leased.failures, asked_at=asked_at)
+    client = visits.client(terminal, visit)
     try:
         device = await client.device_info()
         note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"
         return Finding(what=what, fault=None, note=note)
     except TerminalError as error:
         if isinstance(error, LoginRefused):
-            rest = Rest(seconds=login_rest_s(error), reason=error.message)
+            visit.rest = Rest(seconds=login_rest_s(error), reason=error.message, login_refused=True)
         return Finding(what=what, fault=error.message)
     finally:
-        await visits.end(terminal.id, leased.fence, failures=leased.failures, rest=rest)
+        await visits.end(visit)

@@ -6,14 +6,14 @@ salary), and no query of ours may name them or use a star.
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
 from supabase import AsyncClient
 
-from receiver.errors import TerminalUnusable
+from receiver.errors import SupabaseUnreachable, TerminalUnusable
 from receiver.logs import printable
 from receiver.models import Employee, Terminal
 from receiver.supabase_rest import Row, rows
@@ -28,7 +28,10 @@ IDS_PER_REQUEST = 100
 """Ids in one `in.(…)`: about 4 kB of URL, far below what proxies take, and below the 1,000 rows at
 which PostgREST cuts an answer without saying so."""
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+PAGE = 1000
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _MAX_PORT = 65535
 
 
@@ -44,11 +47,32 @@ class Directory:
         found = {id_: _gone(id_) for id_ in ids}
         for start in range(0, len(ids), IDS_PER_REQUEST):
             wanted = [str(id_) for id_ in ids[start : start + IDS_PER_REQUEST]]
-            query = self._client.table("angajati").select(EMPLOYEE_COLUMNS).in_("id", wanted)
-            for row in await rows(query):
-                employee = self._employee(row)
-                found[employee.id] = employee
+            # Whoever is missing is asked for again until an answer holds nobody: a project's row
+            # limit cuts answers without saying so, and to be gone is to lose access.
+            while wanted:
+                query = self._client.table("angajati").select(EMPLOYEE_COLUMNS).in_("id", wanted)
+                employees = [_parsed(self._employee, row) for row in await rows(query)]
+                if not employees:
+                    break
+                found |= {employee.id: employee for employee in employees}
+                there = {str(employee.id) for employee in employees}
+                wanted = [id_ for id_ in wanted if id_ not in there]
         return found
+
+    async def active_employee_ids(self) -> list[UUID]:
+        """Return the ids of all active employees, in their order.
+
+        By keyset until a page is empty: PostgREST may cut pages shorter than was asked for.
+        """
+        ids: list[UUID] = []
+        while True:
+            query = self._client.table("angajati").select("id").eq("status", ACTIVE)
+            if ids:
+                query = query.gt("id", str(ids[-1]))
+            page = await rows(query.order("id").limit(PAGE))
+            if not page:
+                return ids
+            ids += [UUID(row["id"]) for row in page]
 
     async def terminal(self, id_: UUID) -> Terminal:
         """Return a terminal; raise TerminalUnusable if it is not active or makes no sense."""
@@ -60,14 +84,19 @@ class Directory:
 
     async def active_terminals(self) -> list[tuple[UUID, Terminal | TerminalUnusable]]:
         """Return every active terminal by id, or what is wrong with its row."""
-        query = self._client.table("dispozitive_pontaj").select(TERMINAL_COLUMNS)
         found: list[tuple[UUID, Terminal | TerminalUnusable]] = []
-        for row in await rows(query.eq("status", ACTIVE).order("id")):
-            try:
-                found.append((UUID(row["id"]), _terminal(row)))
-            except TerminalUnusable as fault:
-                found.append((UUID(row["id"]), fault))
-        return found
+        while True:  # page by page: a project's row limit cuts answers without saying so
+            query = self._client.table("dispozitive_pontaj").select(TERMINAL_COLUMNS)
+            query = query.eq("status", ACTIVE).order("id")
+            page = await rows(query.gt("id", str(found[-1][0])) if found else query)
+            if not page:
+                return found
+            for row in page:
+                id_ = _parsed(_id, row)
+                try:
+                    found.append((id_, _terminal(row)))
+                except TerminalUnusable as fault:
+                    found.append((id_, fault))
 
     def _employee(self, row: Row) -> Employee:
         biometrics = _one(row.get("angajati_biometrie"))
@@ -86,12 +115,28 @@ class Directory:
         text = str(value or "").strip()
         if not text or re.match(r"(?i)https?://", text):
             return text or None
+        if ".." in text.split("/"):  # it would lead out of the bucket
+            return None
         path = quote(text.lstrip("/"))
         return f"{self._supabase_url}/storage/v1/object/public/{PHOTO_BUCKET}/{path}"
 
 
+T = TypeVar("T")
+
+
+def _parsed(parse: Callable[[Row], T], row: Row) -> T:
+    try:
+        return parse(row)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise SupabaseUnreachable("Supabase answered rows of another shape.") from exc
+
+
+def _id(row: Row) -> UUID:
+    return UUID(row["id"])
+
+
 def _gone(id_: UUID) -> Employee:
-    return Employee(id=id_, name="", active=False, employee_no=None)
+    return Employee(id=id_, name="", active=False, employee_no=None, gone=True)
 
 
 def _one(embedded: object) -> Mapping[str, Any]:
@@ -137,12 +182,14 @@ def _terminal(row: Row) -> Terminal:
         raise TerminalUnusable("The terminal's ip_address is not an IP address or host name.")
     if not isinstance(port, int) or not 0 < port <= _MAX_PORT:
         raise TerminalUnusable("The terminal's port is not a number from 1 to 65535.")
-    if not username or not password:
+    if not username.strip() or not password.strip():
         raise TerminalUnusable("The terminal's username or password_encrypted is empty.")
     return Terminal(id=UUID(row["id"]), host=host, port=port, username=username, password=password)
 
 
 def _is_host(text: str) -> bool:
+    if "%" in text and not re.fullmatch(r"[^%]+%[A-Za-z0-9._-]+", text):
+        return False  # a zone of IPv6 may hold anything
     try:
         ipaddress.ip_address(text)
     except ValueError:

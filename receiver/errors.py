@@ -2,12 +2,26 @@
 
 ReceiverError
 ├── SettingsInvalid                 the environment; stops start-up
-├── WebhookRefused                  a request to /webhooks/supabase, with the status it deserves
-│   ├── SignatureInvalid            401
+├── RequestRefused                  a request to us, with the HTTP status it deserves
 │   ├── BodyNotJson                 400
 │   ├── BodyTooSlow                 408
 │   ├── BodyTooLarge                413
-│   └── EventNotOurs                422
+│   ├── WebhookRefused              at /webhooks/supabase
+│   │   ├── SignatureInvalid        401
+│   │   └── EventNotOurs            422
+│   ├── AccessRefused               at /api/hikvision, before anything else
+│   │   ├── TokenMissing            401
+│   │   ├── TokenInvalid            401
+│   │   ├── CallerForbidden         403
+│   │   ├── TooManyRequests         429
+│   │   └── KeysUnavailable         503
+│   └── RunRefused                  at /api/hikvision, for what was asked
+│       ├── OptionsInvalid          422
+│       ├── EmployeeUnknown         404
+│       ├── RunUnknown              404
+│       ├── NoActiveTerminal        409
+│       ├── RunGoingOn              409
+│       └── ReceiverStopping        503
 ├── SupabaseError                   the database, seen through PostgREST
 │   ├── SupabaseUnreachable         worth asking again
 │   └── SupabaseRefused             wrong key, missing migration: somebody must act
@@ -19,17 +33,20 @@ ReceiverError
 │   ├── LoginRefused                401: wrong password or locked account
 │   ├── TerminalRefused             it knows what is wrong with itself: full, no permission
 │   ├── DataRefused                 it will not take this employee's data
+│   ├── PersonAbsent                it does not hold the person whose photo this is
 │   ├── PhotoNotFetched             it could not download the photo
 │   ├── NotSupported                this firmware does not have the call
 │   └── AnswerUnexplained           anything else it said
 └── CallForbidden                   no further call may be made to the terminal
     ├── LeaseLost                   another receiver may hold it
+    ├── RunStopped                  the run was told to end
     └── Stopping                    this receiver is shutting down
 
 Messages are for the person at the gate: they say what was wrong and never hold a password, a key,
 a token, a photo's URL or a request's body.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -58,10 +75,34 @@ class SettingsInvalid(ReceiverError, SystemExit):
         self.code = message
 
 
-class WebhookRefused(ReceiverError):
-    """The request is not a webhook of ours."""
+class RequestRefused(ReceiverError):
+    """The request is refused."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class BodyNotJson(RequestRefused):
+    """The body is not JSON."""
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    # The rest of a body that was not read to its end must not keep the connection open.
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is larger than 1 MiB."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
+
+
+class WebhookRefused(RequestRefused):
+    """The request is not a webhook of ours."""
 
 
 class SignatureInvalid(WebhookRefused):
@@ -70,26 +111,94 @@ class SignatureInvalid(WebhookRefused):
     status = HTTPStatus.UNAUTHORIZED
 
 
-class BodyNotJson(WebhookRefused):
-    """The body is not JSON."""
-
-
-class BodyTooSlow(WebhookRefused):
-    """The body did not arrive in time."""
-
-    status = HTTPStatus.REQUEST_TIMEOUT
-
-
-class BodyTooLarge(WebhookRefused):
-    """The body is larger than 1 MiB."""
-
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
 class EventNotOurs(WebhookRefused):
     """The event is not an edit of angajati or angajati_biometrie."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class AccessRefused(RequestRefused):
+    """The caller may not."""
+
+
+class TokenMissing(AccessRefused):
+    """No access token: sign in, and send `Authorization: Bearer <access_token>`."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class TokenInvalid(AccessRefused):
+    """The access token is not valid: sign in again."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+class CallerForbidden(AccessRefused):
+    """You are signed in, but your role may not do this (SYNC_ALLOWED_ROLES)."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class TooManyRequests(AccessRefused):
+    """You pressed too often; wait a little."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str | None = None, *, retry_after_s: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class KeysUnavailable(AccessRefused):
+    """Access tokens cannot be verified now: Supabase's public keys cannot be fetched."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class RunRefused(RequestRefused):
+    """The run cannot be started."""
+
+
+class OptionsInvalid(RunRefused):
+    """The body does not say what is needed."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class EmployeeUnknown(RunRefused):
+    """There is no employee with this angajat_id."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class RunUnknown(RunRefused):
+    """There is no such run, or it ended over an hour ago."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class NoActiveTerminal(RunRefused):
+    """No terminal is active in dispozitive_pontaj."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class RunGoingOn(RunRefused):
+    """A sync of all employees is going on already; watch it, or stop it."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self, message: str | None = None, *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class ReceiverStopping(RunRefused):
+    """The receiver is shutting down; press again in a moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class SupabaseError(ReceiverError):
@@ -127,8 +236,12 @@ class TerminalBusy(TerminalError):
 class LoginRefused(TerminalError):
     """The terminal refuses the user name or password of its row in dispozitive_pontaj."""
 
-    def __init__(self, message: str | None = None, *, locked_s: float = 0.0) -> None:
+    def __init__(
+        self, message: str | None = None, *, locked_s: float = 0.0, locked: bool = False
+    ) -> None:
         super().__init__(message)
+        self.locked = locked
+        """Whether the terminal says that the account is locked, whatever the password."""
         self.locked_s = locked_s
         """How long the terminal says the account is locked, in seconds; 0 where it does not."""
 
@@ -139,6 +252,10 @@ class TerminalRefused(TerminalError):
 
 class DataRefused(TerminalError):
     """The terminal will not take this employee's data."""
+
+
+class PersonAbsent(TerminalError):
+    """The person is not on this terminal yet."""
 
 
 class PhotoNotFetched(TerminalError):
@@ -159,6 +276,10 @@ class CallForbidden(ReceiverError):
 
 class LeaseLost(CallForbidden):
     """The lease of this terminal was lost; another receiver may hold it."""
+
+
+class RunStopped(CallForbidden):
+    """It was stopped."""
 
 
 class Stopping(CallForbidden):

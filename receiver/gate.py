@@ -85,6 +85,11 @@ class Gate:
         """Let no further call begin and those who wait go; the one in progress ends by itself."""
         self._closed.set()
 
+    def pause_left_s(self, terminal_id: UUID) -> float:
+        """Return for how long no call to this terminal may begin, in seconds."""
+        entrance = self._entrances.get(terminal_id)
+        return max(0.0, entrance.free_at - self._clock()) if entrance else 0.0
+
     @asynccontextmanager
     async def turn(self, terminal_id: UUID, lease: Lease, call_s: float) -> AsyncIterator[None]:
         """Wait for this terminal's turn, for a lane and for the lease to outlast `call_s`.

@@ -13,14 +13,22 @@ from typing import Any, Final
 import httpx
 
 from receiver.errors import (
-    AnswerUnexplained,
     NotSupported,
     TerminalBusy,
-    TerminalTimeout,
-    TerminalUnreachable,
 )
-from receiver.isapi_answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
+from receiver.isapi_answers import (
+    FACE_ABSENT,
+    FACE_EXISTS,
+    NAME_REFUSED,
+    PERSON_ABSENT,
+    PERSON_EXISTS,
+    Answer,
+    parse,
+)
+from receiver.isapi_wire import Wire, http_client
 from receiver.models import Terminal
+
+__all__ = ["TerminalClient", "Turn", "http_client"]
 
 Turn = Callable[[float], AbstractAsyncContextManager[None]]
 """Called with the most seconds that a call may take; entered, it is this terminal's turn."""
@@ -34,26 +42,11 @@ USER_INFO: Final = "/ISAPI/AccessControl/UserInfo"
 USER_DETAIL: Final = "/ISAPI/AccessControl/UserInfoDetail"
 FACE_LIBRARY: Final = "/ISAPI/Intelligent/FDLib"
 
-MOST_CONNECT_S: Final = 5.0
-"""A terminal that is switched off does not refuse, it is silent; a LAN connects in far less."""
-MOST_ANSWER_BYTES: Final = 256 * 1024
 ERASE_POLLS: Final = 10
-
-
-def http_client() -> httpx.AsyncClient:
-    """Return the HTTP client for terminals. No proxy of the environment leads to a LAN."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        verify=False,  # noqa: S501 - terminals are spoken to over plain HTTP; spares a CA store
-        headers={"Accept": "application/json, application/xml", "Accept-Encoding": "identity"},
-        limits=httpx.Limits(max_connections=300, max_keepalive_connections=50, keepalive_expiry=3),
-        event_hooks={"request": [_in_utf_8]},
-    )
-
-
-async def _in_utf_8(request: httpx.Request) -> None:
-    """Let the answer to a challenge hold a user name or realm with diacritics."""
-    request.headers.encoding = "utf-8"
+ERASE_POLL_S: Final = 0.3
+"""Between two polls, also where no pause between calls is configured."""
+SHORT_NAME_BYTES: Final = 32
+"""What the shortest name field takes, in UTF-8 (HA, FG); others take 128 (SK)."""
 
 
 class TerminalClient:
@@ -68,10 +61,7 @@ class TerminalClient:
         timeout_s: float,
         face_timeout_s: float,
     ) -> None:
-        host = f"[{terminal.host}]" if ":" in terminal.host else terminal.host
-        self._base = f"http://{host}:{terminal.port}"
-        self._http = http
-        self._terminal = terminal
+        self._wire = Wire(http, terminal)
         self._turn = turn
         self._timeout_s = timeout_s
         self._face_timeout_s = face_timeout_s
@@ -83,13 +73,19 @@ class TerminalClient:
 
         Record fails where the person is present and Modify where it is absent (G1 p.85).
         """
+        known, answer = await self._put_person(employee_no, name)
+        short = name.encode()[:SHORT_NAME_BYTES].decode(errors="ignore").rstrip()
+        if short != name and answer.says(NAME_REFUSED):
+            known, answer = await self._put_person(employee_no, short)
+        _require_ok(answer)
+        return known
+
+    async def _put_person(self, employee_no: str, name: str) -> tuple[bool, Answer]:
         person = _person(employee_no, name, VALID_TO)
         answer = await self._call("POST", f"{USER_INFO}/Record", {"UserInfo": person})
         if not answer.says(PERSON_EXISTS):
-            _require_ok(answer)
-            return False
-        _require_ok(await self._call("PUT", f"{USER_INFO}/Modify", {"UserInfo": person}))
-        return True
+            return False, answer
+        return True, await self._call("PUT", f"{USER_INFO}/Modify", {"UserInfo": person})
 
     async def end_validity(self, employee_no: str, name: str) -> None:
         """Let a person pass no longer, if the terminal holds them; everything else stays."""
@@ -116,6 +112,7 @@ class TerminalClient:
                 return
             if status != "processing":
                 raise answer.error()
+            await asyncio.sleep(ERASE_POLL_S)
         raise TerminalBusy("The terminal is still erasing the person.")
 
     async def put_face(self, employee_no: str, photo_url: str) -> None:
@@ -138,6 +135,19 @@ class TerminalClient:
                 answer = await self._face_call("PUT", "FDModify", face)
         _require_ok(answer)
 
+    async def remove_face(self, employee_no: str) -> None:
+        """Make the terminal hold no face of this person, if it holds one."""
+        if not employee_no:
+            raise ValueError("remove_face needs a number")
+        answer = await self._call(
+            "PUT",
+            f"{FACE_LIBRARY}/FDSearch/Delete",
+            {"FPID": [{"value": employee_no}]},
+            params={"FDID": "1", "faceLibType": "blackFD"},
+        )
+        if not answer.says(FACE_ABSENT):
+            _require_ok(answer)
+
     async def device_info(self) -> Mapping[str, Any]:
         """Return model, serialNumber, firmwareVersion; the cheapest call that needs the login."""
         answer = await self._call("GET", "/ISAPI/System/deviceInfo", None)
@@ -157,72 +167,16 @@ class TerminalClient:
         body: Mapping[str, Any] | None,
         *,
         timeout_s: float | None = None,
+        params: Mapping[str, str] | None = None,
     ) -> Answer:
         timeout_s = timeout_s or self._timeout_s
         async with self._turn(timeout_s):
-            status, answered = await self._exchange(method, path, body, timeout_s)
+            status, answered = await self._wire.exchange(
+                method, path, body, params={"format": "json", **(params or {})}, timeout_s=timeout_s
+            )
         answer = parse(status, answered)
         self.calls_answered += 1
         return answer
-
-    async def _exchange(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
-    ) -> tuple[int, bytes]:
-        limits = httpx.Timeout(timeout_s, connect=min(timeout_s, MOST_CONNECT_S))
-        try:
-            # The whole exchange is bounded too: httpx's own timeouts begin anew with each byte.
-            async with asyncio.timeout(timeout_s):
-                status, answered, stale = await self._once(method, path, body, limits)
-                if status == httpx.codes.UNAUTHORIZED and stale:
-                    # The nonce ran out between the challenge and the answer: no failed login
-                    # (RFC 7616 §3.3), and the only case in which one is tried twice.
-                    status, answered, _ = await self._once(method, path, body, limits)
-                return status, answered
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise TerminalUnreachable from exc
-        except (TimeoutError, httpx.TimeoutException) as exc:
-            raise TerminalTimeout(f"The terminal did not answer within {timeout_s:g} s.") from exc
-        except (httpx.NetworkError, httpx.RemoteProtocolError) as exc:
-            raise TerminalUnreachable(
-                "The terminal cut the connection before it answered."
-            ) from exc
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            NotImplementedError,
-            KeyError,
-            ValueError,
-        ) as exc:
-            # The last three: what httpx's digest makes of qop=auth-int, of an algorithm it does
-            # not have, and of a challenge that is malformed or not ASCII.
-            raise AnswerUnexplained(
-                f"The terminal's HTTP cannot be understood ({type(exc).__name__})."
-            ) from exc
-
-    async def _once(
-        self, method: str, path: str, body: Mapping[str, Any] | None, limits: httpx.Timeout
-    ) -> tuple[int, bytes, bool]:
-        """Send one request with a challenge of its own and return status, body, stale nonce.
-
-        A fresh DigestAuth each time: it begins unauthenticated, so that no nonce is used twice.
-        A reused one is refused without a new challenge, and counts as a wrong password (SK).
-        """
-        auth = httpx.DigestAuth(self._terminal.username, self._terminal.password)
-        async with self._http.stream(
-            method,
-            f"{self._base}{path}",
-            params={"format": "json"},
-            json=body,
-            auth=auth,
-            timeout=limits,
-        ) as response:
-            answered = bytearray()
-            async for chunk in response.aiter_bytes():
-                answered += chunk
-                if len(answered) > MOST_ANSWER_BYTES:
-                    raise AnswerUnexplained("The terminal's answer has no end.")
-            challenge = response.headers.get("www-authenticate", "").lower()
-            return response.status_code, bytes(answered), "stale=true" in challenge.replace('"', "")
 
 
 def _person(employee_no: str, name: str, valid_to: str) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from receiver.errors import (
     DataRefused,
     LoginRefused,
     NotSupported,
+    PersonAbsent,
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
@@ -33,7 +34,10 @@ from receiver.logs import printable
 # Branches, not errors.
 PERSON_EXISTS: Final = frozenset({"employeeNoAlreadyExist", "deviceUserAlreadyExist"})
 PERSON_ABSENT: Final = frozenset({"employeeNoNotExist", "deviceUserNotExist"})
+FACE_ABSENT: Final = frozenset({"deleteNoExistFace"}) | PERSON_ABSENT
 FACE_EXISTS: Final = frozenset({"deviceUserAlreadyExistFace"})
+NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent"})
+"""What a name that is too long is refused with; so is much else."""
 
 # subStatusCode -> what it is, and what to tell a person.
 CODES: Final[Mapping[str, tuple[type[TerminalError], str]]] = {
@@ -71,6 +75,9 @@ CODES: Final[Mapping[str, tuple[type[TerminalError], str]]] = {
     # the login
     "badAuthorization": (LoginRefused, "the terminal refuses the user name or password"),
     "userNameLocked": (LoginRefused, "the terminal has locked the account"),
+    # met at the photo
+    "employeeNoNotExist": (PersonAbsent, "the person is not on this terminal yet"),
+    "deviceUserNotExist": (PersonAbsent, "the person is not on this terminal yet"),
     # the network from the terminal to the photo
     "urlDownloadFail": (PhotoNotFetched, "the terminal could not download the photo"),
 }
@@ -127,7 +134,7 @@ def parse(http_status: int, body: bytes) -> Answer:
     """Return the answer of a terminal that let us in; raise LoginRefused for a 401."""
     fields = _fields(body)
     if http_status == 401:  # noqa: PLR2004
-        raise _login_refused(fields)
+        raise _refusal_in(fields)
     return Answer(
         http_status=http_status,
         status_code=_whole(fields.get("statusCode")),
@@ -137,11 +144,18 @@ def parse(http_status: int, body: bytes) -> Answer:
     )
 
 
-def _login_refused(fields: Mapping[str, Any]) -> LoginRefused:
+def refusal_of_login(body: bytes) -> LoginRefused:
+    """Return what the body of a 401 says: wrong or none given, or a locked account."""
+    return _refusal_in(_fields(body))
+
+
+def _refusal_in(fields: Mapping[str, Any]) -> LoginRefused:
     locked_s = _locked_s(fields)
     if locked_s or _text(fields.get("lockStatus")).lower() in ("lock", "locked"):
         return LoginRefused(
-            "The terminal has locked the account after failed logins.", locked_s=locked_s
+            "The terminal has locked the account after failed logins.",
+            locked_s=locked_s,
+            locked=True,
         )
     return LoginRefused()
 

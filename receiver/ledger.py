@@ -13,7 +13,7 @@ from uuid import UUID
 from supabase import AsyncClient
 
 from receiver.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
-from receiver.models import Claim, Held, Leased, Outcome, Pair
+from receiver.models import Claim, Held, Leased, Outcome, Pair, Rest
 from receiver.supabase_rest import Row, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
@@ -55,6 +55,25 @@ class Ledger:
         )
         return _parsed(_leased, found)
 
+    async def due(self, terminal_id: UUID, fence: int, *, limit: int) -> tuple[Pair, ...]:
+        """Return pairs that are due on a terminal which is leased already."""
+        found = await self._call(
+            "due", p_terminal_id=str(terminal_id), p_fence=fence, p_limit=limit
+        )
+        return _parsed(_pairs, found)
+
+    async def take(self, terminal_id: UUID, fence: int, employee_id: UUID) -> Pair:
+        """Want one pair now, whatever was done before, and return it; raise LeaseLost."""
+        found = await self._call(
+            "take",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_employee_id=str(employee_id),
+        )
+        if not found:
+            raise LeaseLost
+        return _parsed(_pairs, found)[0]
+
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Hold a lease for at least so many seconds from now; raise LeaseLost."""
         await self._held_call(
@@ -87,15 +106,14 @@ class Ledger:
             p_retry_seconds=retry_s,
         )
 
-    async def release(  # noqa: PLR0913 - one row
+    async def release(
         self,
         terminal_id: UUID,
         fence: int,
         *,
         pause_s: float,
         failures: int,
-        rest_s: float | None,
-        reason: str | None,
+        rest: Rest | None,
     ) -> None:
         """Give a terminal back, after a failure with a rest; raise LeaseLost where it is lost."""
         await self._held_call(
@@ -104,8 +122,9 @@ class Ledger:
             p_fence=fence,
             p_pause_seconds=pause_s,
             p_failures=failures,
-            p_rest_seconds=rest_s,
-            p_reason=reason,
+            p_rest_seconds=rest.seconds if rest else None,
+            p_reason=rest.reason if rest else None,
+            p_login_refused=rest.login_refused if rest else False,
         )
 
     async def check(self) -> list[DatabaseCheck]:
@@ -142,15 +161,20 @@ def _claim(found: list[Row]) -> Claim:
         terminal_id=UUID(found[0]["terminal_id"]),
         fence=int(found[0]["fence"]),
         failures=int(found[0]["failures"]),
-        pairs=tuple(
-            Pair(
-                employee_id=UUID(row["employee_id"]),
-                version=int(row["version"]),
-                attempts=int(row["attempts"]),
-                held=Held(employee_no=row["employee_no"], photo=row["photo"]),
-            )
-            for row in found
-        ),
+        pairs=_pairs(found),
+    )
+
+
+def _pairs(found: list[Row]) -> tuple[Pair, ...]:
+    return tuple(
+        Pair(
+            employee_id=UUID(row["employee_id"]),
+            version=int(row["version"]),
+            attempts=int(row["attempts"]),
+            held=Held(employee_no=row["employee_no"], photo=row["photo"]),
+            was_wanted=bool(row.get("was_wanted", True)),
+        )
+        for row in found
     )
 
 

@@ -110,8 +110,9 @@ def configure(log_format: LogFormat) -> None:
     root.setLevel(logging.INFO)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
-        logger.handlers.clear()  # uvicorn has set its own up before it calls create_app
-        logger.propagate = True
+        if logger.handlers:  # set up by uvicorn before it called create_app; none: switched off
+            logger.handlers.clear()
+            logger.propagate = True
     for name in ("httpx", "httpcore", "hpack"):  # they log whole URLs at INFO
         logging.getLogger(name).setLevel(logging.WARNING)
 

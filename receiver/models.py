@@ -20,6 +20,8 @@ class Employee:
     active: bool
     employee_no: str | None
     photo_url: str | None = field(default=None, repr=False)
+    gone: bool = False
+    """Whether HR has no row of them any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class Pair:
     meanwhile stays wanted."""
     attempts: int
     held: Held
+    was_wanted: bool = True
+    """Whether the worker has it to do as well; False for a button's push of a pair in step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,16 @@ class Leased:
     fence: int | None
     failures: int
     rest_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """Why a terminal is left alone, and for how long."""
+
+    seconds: float
+    reason: str
+    login_refused: bool = False
+    """Then nobody may try it sooner, not even a button: it might lock the account."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,36 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from receiver import isapi, supabase_rest
 from receiver.directory import Directory
 from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
+from receiver.pushes import Pushes
+from receiver.runs import Runs
 from receiver.settings import Settings
+from receiver.signals import told_to_stop
+from receiver.tokens import Jwks, TokenVerifier
 from receiver.visits import Visits
 from receiver.worker import Worker
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What the routes call."""
+
+    worker: Worker
+    runs: Runs
+    tokens: TokenVerifier
+
+    def stop(self) -> None:
+        """Let no further call to a terminal begin; those in flight end."""
+        self.worker.stop()
+        self.runs.stop_all()
 
 
 def receiver_name() -> str:
@@ -25,26 +44,34 @@ def receiver_name() -> str:
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings) -> AsyncIterator[Worker]:
-    """Run the worker; on exit let it finish its call in flight and give its terminals back."""
+async def running(settings: Settings) -> AsyncIterator[Services]:
+    """Run everything; on exit let the call in flight end and give the terminals back."""
     async with supabase_rest.http_client() as supabase_http, isapi.http_client() as terminals_http:
         client = await supabase_rest.connect(
             settings.supabase_url, settings.service_role_key, supabase_http
         )
         ledger = Ledger(client, receiver_name())
+        directory = Directory(client, settings.supabase_url)
         gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
-        worker = Worker(
-            settings,
-            ledger,
-            Directory(client, settings.supabase_url),
-            gate,
-            Visits(settings, ledger, gate, terminals_http),
+        visits = Visits(settings, ledger, gate, terminals_http)
+        pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
+        worker = Worker(settings, ledger, directory, gate, visits, pushes)
+        runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
+        jwks = Jwks(settings.jwks_url, supabase_http)
+        tokens = TokenVerifier(
+            issuer=f"{settings.supabase_url}/auth/v1",
+            jwks=jwks,
+            jwt_secret=settings.jwt_secret,
+            allowed_roles=settings.allowed_roles,
         )
-        task = asyncio.create_task(worker.run())
+        working = asyncio.create_task(worker.run())
+        prefetching = asyncio.create_task(jwks.prefetch())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)
+        services = Services(worker=worker, runs=runs, tokens=tokens)
         try:
-            yield worker
+            with told_to_stop(services.stop):
+                yield services
         finally:
-            worker.stop()
-            await task
+            services.stop()
+            await asyncio.gather(working, runs.ended(), prefetching)
             log.info("worker_stopped")

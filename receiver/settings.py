@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from receiver.errors import SettingsInvalid
@@ -18,6 +18,10 @@ from receiver.signatures import parse_secret
 
 LogFormat = Literal["json", "console"]
 MAX_SECRETS = 8
+NO_ORIGINS: tuple[str, ...] = ()
+NOBODY: frozenset[str] = frozenset()
+LOCAL: tuple[str, ...] = ("http://localhost:3000", "http://localhost:5173")
+"""Where the React app runs while it is developed."""
 FACE_TIMEOUT_S = 45.0
 """What a terminal may take to model a face (SK: read timeout 45 s)."""
 
@@ -37,6 +41,10 @@ class Settings:
     leaver_policy: LeaverPolicy = "expire"
     poll_s: float = 30.0
     log_format: LogFormat = "json"
+    jwks_url: str = ""
+    jwt_secret: str | None = field(default=None, repr=False)
+    cors_origins: tuple[str, ...] = ()
+    allowed_roles: frozenset[str] = frozenset()
 
     @property
     def face_timeout_s(self) -> float:
@@ -47,7 +55,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Parse the environment, or raise SettingsInvalid naming every variable at fault."""
         env = _Reader(environ)
-        settings = {
+        settings: dict[str, Any] = {
             "supabase_url": env.required("SUPABASE_URL", _http_url),
             "service_role_key": env.required("SUPABASE_SERVICE_ROLE_KEY", _header_value),
             "webhook_keys": env.required("WEBHOOK_SECRET", _secrets),
@@ -57,13 +65,23 @@ class Settings:
             "leaver_policy": env.optional("LEAVER_POLICY", _one_of(LeaverPolicy), "expire"),
             "poll_s": env.optional("POLL_SECONDS", _number(0.1, 3600), 30.0),
             "log_format": env.optional("LOG_FORMAT", _one_of(LogFormat), "json"),
+            "jwks_url": env.optional("SUPABASE_JWKS_URL", _http_url, ""),
+            "jwt_secret": env.optional("SUPABASE_JWT_SECRET", _jwt_secret, None),
+            "cors_origins": env.optional("CORS_ALLOWED_ORIGINS", _origins, NO_ORIGINS),
+            "allowed_roles": env.optional("SYNC_ALLOWED_ROLES", _names, NOBODY),
         }
+        localhost = env.optional("CORS_ALLOW_LOCALHOST", _yes_or_no, default=True)
         if env.faults:
             raise SettingsInvalid(
                 "The receiver cannot start; mend these environment variables:\n"
                 + "\n".join(f"  {name}: {fault}" for name, fault in env.faults)
             )
-        return cls(**cast("dict[str, object]", settings))  # type: ignore[arg-type]
+        settings["jwks_url"] = settings["jwks_url"] or (
+            f"{settings['supabase_url']}/auth/v1/.well-known/jwks.json"
+        )
+        if localhost:
+            settings["cors_origins"] = (*settings["cors_origins"], *LOCAL)
+        return cls(**settings)
 
 
 class _Reader:
@@ -118,6 +136,30 @@ def _header_value(text: str) -> str:
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("holds characters that no key has; copy it again")
     return text
+
+
+def _jwt_secret(text: str) -> str:
+    if len(text) < 32:  # noqa: PLR2004 - RFC 7518 §3.2: at least as long as the hash
+        raise ValueError("is too short for HS256: copy the legacy JWT secret again")
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(word.strip() for word in text.split(",") if word.strip())
+    for place, origin in enumerate(origins, start=1):
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
+            raise ValueError(f"origin {place} must be like https://hr.example.com, and no more")
+    return origins
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
 
 
 def _secrets(text: str) -> tuple[bytes, ...]:

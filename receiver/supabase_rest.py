@@ -5,6 +5,7 @@ Supabase answered beyond its error code and sentence, cut short: a proxy's page 
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
@@ -19,10 +20,12 @@ REQUEST_TIMEOUT_S = 10.0
 TOTAL_TIMEOUT_S = 25.0
 """For one request and the library's own retries of GET (three, after 1, 2 and 4 s)."""
 
+REST_PATH = "/rest/v1/"
+
 Row = Mapping[str, Any]
 
-_TRANSIENT = ("08", "40", "53", "55", "57", "PGRST00", "5")
-"""Beginnings of codes worth asking again: connection, deadlock, resources, lock, shut-down and
+_TRANSIENT = re.compile(r"(08|40|53|55|57|58)[0-9A-Z]{3}|PGRST00\d|5\d\d|408|429")
+"""Codes worth asking again: connection, deadlock, resources, lock, shut-down and
 statement timeout (SQLSTATE classes), PostgREST's own connection faults, HTTP 5xx. 42501 (no
 permission), PGRST202 (no such function) and HTTP 401 are not among them."""
 
@@ -40,9 +43,21 @@ def http_client() -> httpx.AsyncClient:
     HTTP/1.1: idle HTTP/2 connections are dropped under the client's feet (supabase-py #1064).
     """
     return httpx.AsyncClient(
+        event_hooks={"response": [_refuse_empty]},
         timeout=REQUEST_TIMEOUT_S,
         limits=httpx.Limits(max_connections=20, max_keepalive_connections=10),
     )
+
+
+async def _refuse_empty(response: httpx.Response) -> None:
+    """Let no answer without a body pass: postgrest takes it for no rows, `[]` is another thing.
+
+    No rows would make every employee asked for a leaver.
+    """
+    if not response.url.path.startswith(REST_PATH) or response.status_code != httpx.codes.OK:
+        return  # the keys for access tokens are fetched as a stream
+    if not (await response.aread()).strip():
+        raise httpx.RemoteProtocolError("an answer without a body", request=response.request)
 
 
 async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
@@ -64,17 +79,24 @@ async def rows(query: Query) -> list[Row]:
         ) from exc
     except APIError as exc:
         raise _refusal(exc) from exc
+    except (ValueError, RecursionError) as exc:
+        raise SupabaseUnreachable("Supabase answered something that cannot be read.") from exc
     if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
         raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
     return data
 
 
+_KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
+
+
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
     said = redact(printable(str(exc.message or ""))[:200])
-    if code.startswith(_TRANSIENT):
+    if _TRANSIENT.fullmatch(code):
         return SupabaseUnreachable(f"Supabase is in trouble ({code}: {said}).")
-    if code in ("401", "403", "42501", "PGRST301", "PGRST302"):
+    if code in ("401", "403", "42501", "PGRST301", "PGRST302", "PGRST303") or _KEY_REFUSED.match(
+        said
+    ):
         advice = "check SUPABASE_SERVICE_ROLE_KEY"
     elif code in ("PGRST202", "42883", "42P01", "404"):
         advice = "are all files of sql/ applied?"

@@ -11,6 +11,7 @@ from typing import Protocol
 from receiver.errors import (
     DataRefused,
     NotSupported,
+    PersonAbsent,
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
@@ -22,12 +23,19 @@ from receiver.models import Employee, Held, LeaverPolicy, Outcome, Status, Step
 PHOTO_ALONE = (
     DataRefused,
     NotSupported,
+    PersonAbsent,
     PhotoNotFetched,
     TerminalBusy,
     TerminalRefused,
     TerminalTimeout,
 )
 """Errors that, met at the photo, leave a person who may pass: `partial`. Any other is `fatal`."""
+
+
+UNKNOWN_PHOTO = "unknown"
+"""In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
+
+NO_NUMBER = "The employee has no employee_no."
 
 
 class PersonTerminal(Protocol):
@@ -38,6 +46,9 @@ class PersonTerminal(Protocol):
 
     async def put_face(self, employee_no: str, photo_url: str) -> None:
         """Hold this photo as the person's face."""
+
+    async def remove_face(self, employee_no: str) -> None:
+        """Hold no face of the person."""
 
     async def end_validity(self, employee_no: str, name: str) -> None:
         """Let the person pass no longer."""
@@ -68,9 +79,57 @@ async def sync(
     """
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
+    if held.employee_no not in (None, employee.employee_no):
+        # Another number, or none any more: the old one would stay valid until 2037. First it, so
+        # that the ledger keeps it until it is ended. Nobody asked to `keep` a number.
+        ended = await _sync_leaver(
+            terminal, employee, held, "expire" if policy == "keep" else policy
+        )
+        if ended.status != "success":
+            return ended
+        held = Held()
     if employee.employee_no is None:
-        return _outcome("skipped", "person", "The employee has no employee_no.", held)
+        return _outcome("skipped", "person", NO_NUMBER, held)
     return await _sync_person(terminal, employee, employee.employee_no, held)
+
+
+async def sync_anew(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+) -> Outcome:
+    """Bring the employee there, the photo too, whatever the ledger believes."""
+    photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
+    return await sync(terminal, employee, replace(held, photo=photo), policy)
+
+
+async def sync_photo(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+) -> Outcome:
+    """Bring only the photo there, for a person whom the terminal holds; a leaver's access ends."""
+    if not employee.active:
+        return await _sync_leaver(terminal, employee, held, policy)
+    if employee.employee_no is None:
+        return _outcome("skipped", "person", NO_NUMBER, held)
+    if employee.photo_url is None:
+        return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
+    return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
+
+
+async def _sync_photo(
+    terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
+) -> Outcome:
+    number = held.employee_no or employee_no  # another one is ended by the next whole sync
+    held = Held(employee_no=number, photo=UNKNOWN_PHOTO)
+    try:
+        await terminal.put_face(employee_no, photo_url)
+    except PersonAbsent as error:
+        return _outcome("skipped", "photo", f"{error.message} Sync the employee first.", held)
+    except PHOTO_ALONE as error:
+        return _outcome("partial", "photo", f"The photo is not there: {error.message}", held, error)
+    except TerminalError as error:
+        return _outcome("fatal", "photo", error.message, held, error)
+    if number == employee_no:
+        held = replace(held, photo=photo_fingerprint(employee))
+    return _outcome("success", "done", "The photo is on the terminal.", held)
 
 
 async def _sync_person(
@@ -79,22 +138,29 @@ async def _sync_person(
     try:
         known = await terminal.put_person(employee_no, employee.name)
     except TerminalError as error:
+        if not isinstance(error, DataRefused):
+            # It may have taken the person before its answer got lost, who may have to leave.
+            held = replace(held, employee_no=employee_no)
         return _person_failed(error, held)
     photo = held.photo if known and held.employee_no == employee_no else None
     held = Held(employee_no=employee_no, photo=photo)
-    wanted_photo = photo_fingerprint(employee)
-    if employee.photo_url is None:
-        return _outcome("success", "done", "The person is on the terminal; HR has no photo.", held)
-    if photo == wanted_photo:
-        return _outcome("success", "done", "The person is on the terminal.", held)
+    if photo == photo_fingerprint(employee):
+        words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
+        return _outcome("success", "done", words, held)
     try:
+        if employee.photo_url is None:
+            await terminal.remove_face(employee_no)
+            held = replace(held, photo=None)
+            return _outcome("success", "done", "The person is there, the photo is removed.", held)
         await terminal.put_face(employee_no, employee.photo_url)
     except PHOTO_ALONE as error:
         message = f"The person is on the terminal, the photo is not: {error.message}"
-        return _outcome("partial", "photo", message, replace(held, photo=None), error)
+        if employee.photo_url is None:
+            message = f"The photo could not be removed from the terminal: {error.message}"
+        return _outcome("partial", "photo", message, replace(held, photo=UNKNOWN_PHOTO), error)
     except TerminalError as error:
-        return _outcome("fatal", "photo", error.message, replace(held, photo=None), error)
-    held = replace(held, photo=wanted_photo)
+        return _outcome("fatal", "photo", error.message, replace(held, photo=UNKNOWN_PHOTO), error)
+    held = replace(held, photo=photo_fingerprint(employee))
     return _outcome("success", "done", "Person and photo are on the terminal.", held)
 
 

@@ -1,11 +1,10 @@
 """A visit to one leased terminal: from the lease to a client for it, to giving it back.
 
-What the worker and `receiver check` share, so that whoever calls a terminal does it by the gate,
-under a lease, and leaves its rest in the ledger.
+What the worker, the buttons' runs and `receiver check` share, so that whoever calls a terminal does
+it by the gate, under a lease, and leaves its rest in the ledger.
 """
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -14,16 +13,21 @@ import httpx
 from receiver.gate import LEASE_MARGIN_S, Gate, Lease
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
-from receiver.models import Terminal
+from receiver.models import Rest, Terminal
 from receiver.settings import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rest:
-    """Why a terminal is left alone, and for how long."""
+class Visit:
+    """One terminal while it is ours: its lease, and how it went so far."""
 
-    seconds: float
-    reason: str
+    def __init__(self, terminal_id: UUID, fence: int, failures: int, lease: Lease) -> None:
+        self.terminal_id = terminal_id
+        self.fence = fence
+        self.failures = failures
+        """What went wrong in a row, on this visit and those before it."""
+        self.lease = lease
+        self.rest: Rest | None = None
+        """Set when the terminal is to be left alone; the visit must end then."""
 
 
 class Visits:
@@ -39,31 +43,31 @@ class Visits:
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S
         """For how long to lease: enough for a call other than a face's."""
 
-    def lease(self, terminal_id: UUID, fence: int, *, asked_at: float) -> Lease:
-        """Return the lease of a terminal leased for `lease_s` by a request begun at `asked_at`."""
-        return Lease(
+    def begin(self, terminal_id: UUID, fence: int, failures: int, *, asked_at: float) -> Visit:
+        """Return the visit to a terminal leased for `lease_s` by a request begun at `asked_at`."""
+        lease = Lease(
             lambda s: self._ledger.renew(terminal_id, fence, lease_s=s),
             until=asked_at + self.lease_s,
             clock=time.monotonic,
         )
+        return Visit(terminal_id, fence, failures, lease)
 
-    def client(self, terminal: Terminal, lease: Lease) -> TerminalClient:
-        """Return a client whose every call passes the gate under the lease."""
+    def client(self, terminal: Terminal, visit: Visit) -> TerminalClient:
+        """Return a client whose every call passes the gate under the visit's lease."""
         return TerminalClient(
             self._http,
             terminal,
-            partial(self._gate.turn, terminal.id, lease),
+            partial(self._gate.turn, terminal.id, visit.lease),
             timeout_s=self._settings.device_timeout_s,
             face_timeout_s=self._settings.face_timeout_s,
         )
 
-    async def end(self, terminal_id: UUID, fence: int, *, failures: int, rest: Rest | None) -> None:
+    async def end(self, visit: Visit) -> None:
         """Give the terminal back; raises LeaseLost where another has it already."""
         await self._ledger.release(
-            terminal_id,
-            fence,
-            pause_s=self._settings.device_delay_s,
-            failures=failures,
-            rest_s=rest.seconds if rest else None,
-            reason=rest.reason if rest else None,
+            visit.terminal_id,
+            visit.fence,
+            pause_s=self._gate.pause_left_s(visit.terminal_id),
+            failures=visit.failures,
+            rest=visit.rest,
         )

@@ -7,20 +7,18 @@ another. A terminal that fails is left, and rests; its pairs stay wanted in the 
 """
 
 import asyncio
-import random
 import time
 from contextlib import suppress
 
 from receiver.directory import Directory
 from receiver.errors import LeaseLost, Stopping, SupabaseError, TerminalUnusable
-from receiver.gate import Gate, Lease
+from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Claim, Outcome, Pair
-from receiver.retries import Retry, decide
+from receiver.models import Claim, Rest
+from receiver.pushes import Pushes
 from receiver.settings import Settings
-from receiver.sync import sync
-from receiver.visits import Rest, Visits
+from receiver.visits import Visit, Visits
 
 BATCH = 20
 """Pairs of one terminal served in a row before it is another's turn."""
@@ -36,19 +34,21 @@ log = get_logger(__name__)
 class Worker:
     """The one loop of a receiver; `run` until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
         settings: Settings,
         ledger: Ledger,
         directory: Directory,
         gate: Gate,
         visits: Visits,
+        pushes: Pushes,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._directory = directory
         self._gate = gate
         self._visits = visits
+        self._pushes = pushes
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(settings.device_lanes)
@@ -115,10 +115,11 @@ class Worker:
 
     async def _visit(self, claim: Claim, asked_at: float) -> None:
         """Serve one leased terminal and give it back."""
-        lease = self._visits.lease(claim.terminal_id, claim.fence, asked_at=asked_at)
-        failures, rest = claim.failures, None
+        visit = self._visits.begin(
+            claim.terminal_id, claim.fence, claim.failures, asked_at=asked_at
+        )
         try:
-            failures, rest = await self._serve(claim, lease)
+            await self._serve(visit, claim)
         except Stopping:
             log.info("visit_stopped", terminal_id=str(claim.terminal_id))
         except LeaseLost as error:
@@ -127,80 +128,27 @@ class Worker:
             self._note_supabase(error)
         except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
-            failures, rest = claim.failures + 1, VISIT_FAILED
-        await self._end(claim, failures, rest)
+            visit.failures += 1
+            visit.rest = VISIT_FAILED
+        await self._end(visit)
 
-    async def _end(self, claim: Claim, failures: int, rest: Rest | None) -> None:
-        try:
-            await self._visits.end(claim.terminal_id, claim.fence, failures=failures, rest=rest)
-        except (SupabaseError, LeaseLost) as error:
-            log.warning("release_failed", terminal_id=str(claim.terminal_id), reason=error.message)
-        # It may have more due pairs: those over the batch, those edited meanwhile, or after its
-        # rest those that failed.
-        due_in_s = max(self._settings.device_delay_s, rest.seconds if rest else 0.0)
-        asyncio.get_running_loop().call_later(due_in_s, self.wake)
-
-    async def _serve(self, claim: Claim, lease: Lease) -> tuple[int, Rest | None]:
-        """Bring a terminal's pairs there one by one; return its failures in a row and its rest."""
+    async def _serve(self, visit: Visit, claim: Claim) -> None:
         try:
             terminal = await self._directory.terminal(claim.terminal_id)
         except TerminalUnusable as error:
-            return claim.failures + 1, self._rest_unusable(claim, error)
-        employees = await self._directory.employees([pair.employee_id for pair in claim.pairs])
-        client = self._visits.client(terminal, lease)
-        failures = claim.failures
-        for pair in claim.pairs:
-            answered = client.calls_answered
-            outcome = await sync(
-                client, employees[pair.employee_id], pair.held, self._settings.leaver_policy
-            )
-            if client.calls_answered > answered and outcome.status != "fatal":
-                failures = 0
-            retry = decide(outcome, attempts=pair.attempts, failures=failures, random=random.random)
-            await self._record(claim, lease, pair, outcome, retry)
-            if retry.terminal_s is not None:
-                log.warning(
-                    "terminal_blocked",
-                    terminal_id=str(claim.terminal_id),
-                    reason=outcome.message,
-                    rests_s=round(retry.terminal_s, 1),
-                )
-                return failures + 1, Rest(seconds=retry.terminal_s, reason=outcome.message)
-        return failures, None
+            self._pushes.block_unusable(visit, error)
+        else:
+            await self._pushes.serve(visit, terminal, claim.pairs)
 
-    def _rest_unusable(self, claim: Claim, error: TerminalUnusable) -> Rest:
-        outcome = Outcome(
-            status="fatal",
-            step="person",
-            message=error.message,
-            held=claim.pairs[0].held,
-            error=error,
-        )
-        retry = decide(outcome, attempts=0, failures=claim.failures, random=random.random)
-        return Rest(seconds=retry.terminal_s or 0.0, reason=error.message)
-
-    async def _record(
-        self, claim: Claim, lease: Lease, pair: Pair, outcome: Outcome, retry: Retry
-    ) -> None:
-        asked_at = time.monotonic()
-        await self._ledger.record(
-            claim.terminal_id,
-            claim.fence,
-            pair,
-            outcome,
-            retry_s=retry.pair_s,
-            lease_s=self._visits.lease_s,
-        )
-        lease.renewed(asked_at=asked_at, lease_s=self._visits.lease_s)
-        log.info(
-            "pair_synced" if outcome.status == "success" else "pair_not_synced",
-            terminal_id=str(claim.terminal_id),
-            employee_id=str(pair.employee_id),
-            status=outcome.status,
-            step=outcome.step,
-            reason=outcome.message,
-            retry_s=retry.pair_s,
-        )
+    async def _end(self, visit: Visit) -> None:
+        try:
+            await self._visits.end(visit)
+        except (SupabaseError, LeaseLost) as error:
+            log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
+        # It may have more due pairs: those over the batch, those edited meanwhile, or after its
+        # rest those that failed.
+        due_in_s = max(self._settings.device_delay_s, visit.rest.seconds if visit.rest else 0.0)
+        asyncio.get_running_loop().call_later(due_in_s, self.wake)
 
     def _note_supabase(self, error: SupabaseError | None) -> None:
         if error is None:

@@ -44,6 +44,10 @@ create table if not exists hikvision_sync.pairs (
     check (done <= wanted)
 );
 
+-- What record looks for: whose number this was.
+create index if not exists pairs_number
+    on hikvision_sync.pairs (terminal_id, employee_no) where employee_no is not null;
+
 -- What claim looks for: wanted pairs of one terminal, never-failed ones first.
 create index if not exists pairs_wanted
     on hikvision_sync.pairs (terminal_id, attempts, wanted_since) where wanted > done;
@@ -58,10 +62,12 @@ create table if not exists hikvision_sync.terminals (
     leased_by    text,                  -- null: free
     leased_at    timestamptz,
     leased_until timestamptz,
-    free_at      timestamptz not null default '-infinity', -- the pause after the last holder's call
+    free_at      timestamptz not null default '-infinity', -- the pause after the last call
+    last_held_by text,                  -- whose own gate keeps that pause; others wait for free_at
     failures     integer not null default 0,  -- attempts in a row without an answer of use
     rests_until  timestamptz,           -- null: works
     rest_reason  text,
+    login_refused boolean not null default false, -- rests for that: one more try may lock the account
     changed_at   timestamptz            -- when its row in dispozitive_pontaj last changed
 );
 
@@ -132,7 +138,7 @@ begin
     from hikvision_sync.terminals t
     join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
     where (t.leased_by is null or t.leased_until < v_now)
-      and t.free_at <= v_now
+      and (t.free_at <= v_now or t.last_held_by = p_receiver)
       and (t.rests_until is null or t.rests_until <= v_now)
       and exists (select from hikvision_sync.pairs p
                   where p.terminal_id = t.terminal_id and p.wanted > p.done
@@ -162,8 +168,9 @@ end $$;
 
 -- Lease one named terminal, for a look at it or a button's push.
 -- Promise: state is `leased` (with the fence to show later), or `busy` (another holds it, or its
--- pause is not over) or `resting` (left alone until rests_until for rest_reason: trying a refused
--- password again would lock the account); only the first leases anything.
+-- pause is not over) or `resting` (left alone for rest_reason, because it refused the login and
+-- trying again would lock the account); only the first leases anything. A terminal that rests for
+-- another reason is leased: somebody wants to know now.
 create or replace function public.hikvision_sync_lease(
     p_receiver text, p_terminal_id uuid, p_lease_seconds double precision
 ) returns table (state text, fence bigint, failures integer, rest_reason text)
@@ -178,9 +185,9 @@ begin
     v_now := clock_timestamp();
     select t.* into v_terminal from hikvision_sync.terminals t
         where t.terminal_id = p_terminal_id for update;
-    if v_terminal.rests_until > v_now then
+    if v_terminal.login_refused and v_terminal.rests_until > v_now then
         return query select 'resting', null::bigint, v_terminal.failures, v_terminal.rest_reason;
-    elsif v_terminal.free_at > v_now
+    elsif (v_terminal.free_at > v_now and v_terminal.last_held_by is distinct from p_receiver)
           or (v_terminal.leased_by is not null and v_terminal.leased_until >= v_now) then
         return query select 'busy', null::bigint, v_terminal.failures, null::text;
     else
@@ -208,11 +215,65 @@ begin
     return query select found;
 end $$;
 
+-- Return up to p_limit due pairs of a terminal that is already leased, as claim does.
+-- Promise: a button's long run serves what HR edits meanwhile, at its next visit to the terminal.
+create or replace function public.hikvision_sync_due(
+    p_terminal_id uuid, p_fence bigint, p_limit integer
+) returns table (
+    terminal_id uuid, fence bigint, failures integer,
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text
+) language plpgsql security definer set search_path = '' as $$
+#variable_conflict use_column
+begin
+    perform hikvision_sync.spread_edits();
+    return query
+        select t.terminal_id, t.fence, t.failures,
+               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo
+        from hikvision_sync.terminals t
+        join hikvision_sync.pairs p on p.terminal_id = t.terminal_id
+        where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null
+          and p.wanted > p.done and p.next_attempt_at <= clock_timestamp()
+        order by p.attempts, p.wanted_since, p.employee_id
+        limit least(p_limit, 1000);
+end $$;
+
+-- Want one pair of a leased terminal now, whatever was done before, and return it.
+-- Promise: a button's push that fails, or whose receiver dies in it, stays wanted: the worker
+-- finishes it. No row: the lease is lost. was_wanted: so it was before, for some other reason.
+create or replace function public.hikvision_sync_take(
+    p_terminal_id uuid, p_fence bigint, p_employee_id uuid
+) returns table (
+    terminal_id uuid, fence bigint, failures integer,
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
+    was_wanted boolean
+) language plpgsql security definer set search_path = '' as $$
+#variable_conflict use_column
+begin
+    return query
+        with leased as (
+            select t.terminal_id, t.fence, t.failures from hikvision_sync.terminals t
+            where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null
+        ), taken as (
+            insert into hikvision_sync.pairs as p (terminal_id, employee_id)
+                select l.terminal_id, p_employee_id from leased l
+                on conflict (terminal_id, employee_id) do update set
+                    wanted = p.wanted + 1,
+                    wanted_since = case when p.wanted > p.done then p.wanted_since
+                                        else clock_timestamp() end,
+                    next_attempt_at = clock_timestamp()
+                returning p.*
+        )
+        select l.terminal_id, l.fence, l.failures,
+               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo, p.wanted > p.done + 1
+        from leased l join taken p on p.terminal_id = l.terminal_id;
+end $$;
+
 -- Record what became of one claimed pair, and lengthen the lease.
 -- Promise: with p_retry_seconds null the claimed version is done (whatever its status: bad data
 -- is done until HR changes it); otherwise the pair stays wanted and is due again after so many
 -- seconds. Safe to repeat. held = false: nothing was written, the next holder does it again.
--- p_employee_no and p_photo are what the terminal holds now, null for nothing.
+-- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number is one
+-- person's: whoever held it there before holds it no longer, and will not have it ended.
 create or replace function public.hikvision_sync_record(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_version bigint,
@@ -240,29 +301,34 @@ begin
             status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
             employee_no = p_employee_no, photo = p_photo
         where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
+        update hikvision_sync.pairs p set employee_no = null, photo = null
+        where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
+          and p.employee_id <> p_employee_id;
     end if;
     return query select v_held;
 end $$;
 
 -- Give a terminal back.
--- Promise: nobody leases it for p_pause_seconds (the pause between two device calls holds across
--- receivers too). With p_rest_seconds it is left alone that long for p_reason, unless its row in
+-- Promise: no other receiver leases it for p_pause_seconds (the pause between two device calls holds
+-- across receivers too; within one, its gate keeps it). With p_rest_seconds it is left alone that long for p_reason, unless its row in
 -- dispozitive_pontaj was changed since it was leased: then the reason may be gone.
 create or replace function public.hikvision_sync_release(
     p_terminal_id uuid, p_fence bigint, p_pause_seconds double precision,
-    p_failures integer, p_rest_seconds double precision, p_reason text
+    p_failures integer, p_rest_seconds double precision, p_reason text, p_login_refused boolean
 ) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
 declare
     v_now timestamptz := clock_timestamp();
 begin
     update hikvision_sync.terminals t set          -- leased -> free
+        last_held_by = t.leased_by,
         leased_by = null,
         leased_until = null,
         free_at = v_now + make_interval(secs => least(p_pause_seconds, 60)),
         failures = case when t.changed_at >= t.leased_at then 0 else p_failures end,
         rests_until = case when t.changed_at >= t.leased_at then null
                            else v_now + make_interval(secs => p_rest_seconds) end,
-        rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end
+        rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end,
+        login_refused = p_login_refused and (t.changed_at is null or t.changed_at < t.leased_at)
     where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
     return query select found;
 end $$;

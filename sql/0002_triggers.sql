@@ -60,7 +60,9 @@ begin
         select 'msg_' || replace(gen_random_uuid()::text, '-', '') as id,
                floor(extract(epoch from clock_timestamp()))::bigint as at,
                jsonb_build_object('type', p_type, 'schema', 'public', 'table', p_table,
-                                  'record', r.record, 'old_record', null) as body
+                                  'record', case when p_type <> 'DELETE' then r.record end,
+                                  'old_record', case when p_type = 'DELETE' then r.record end
+               ) as body
         from jsonb_array_elements(p_records) as r(record)
     ) e;
 exception when others then
@@ -68,8 +70,8 @@ exception when others then
         'The edit is kept; the receiver will find it by itself.', sqlstate, sqlerrm;
 end $$;
 
--- After insert or update of angajati, once per statement.
--- Promise: writes down every employee that is new or whose columns that matter changed.
+-- After insert, update or delete of angajati, once per statement.
+-- Promise: writes down every employee that is new or gone, or whose columns that matter changed.
 create or replace function hikvision_sync.angajati_edited()
 returns trigger language plpgsql security definer set search_path = '' as $$
 declare
@@ -77,6 +79,8 @@ declare
 begin
     if tg_op = 'INSERT' then
         select array_agg(n.id) into v_ids from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select array_agg(o.id) into v_ids from old_rows o;
     else
         select array_agg(n.id) into v_ids
         from new_rows n left join old_rows o on o.id = n.id
@@ -90,7 +94,7 @@ begin
     return null;
 end $$;
 
--- After insert or update of angajati_biometrie, once per statement.
+-- After insert, update or delete of angajati_biometrie, once per statement.
 -- Promise: as above; a row moved from one employee to another writes down both.
 create or replace function hikvision_sync.angajati_biometrie_edited()
 returns trigger language plpgsql security definer set search_path = '' as $$
@@ -102,6 +106,10 @@ begin
         select array_agg(n.angajat_id),
                jsonb_agg(jsonb_build_object('id', n.id, 'angajat_id', n.angajat_id))
         into v_ids, v_records from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select array_agg(o.angajat_id),
+               jsonb_agg(jsonb_build_object('id', o.id, 'angajat_id', o.angajat_id))
+        into v_ids, v_records from old_rows o;
     else
         select array_agg(n.angajat_id) || array_agg(o.angajat_id),
                jsonb_agg(jsonb_build_object('id', n.id, 'angajat_id', n.angajat_id))
@@ -123,13 +131,14 @@ create or replace function hikvision_sync.dispozitiv_changed()
 returns trigger language plpgsql security definer set search_path = '' as $$
 begin
     update hikvision_sync.terminals t set
-        changed_at = clock_timestamp(), failures = 0, rests_until = null, rest_reason = null
+        changed_at = clock_timestamp(), failures = 0,
+        rests_until = null, rest_reason = null, login_refused = false
     where t.terminal_id = new.id;
     return null;
 end $$;
 
 -- Postgres allows no column list and only one event on triggers with transition tables: hence
--- two per table, and the comparison inside.
+-- three per table, and the comparison inside.
 create or replace trigger hikvision_sync_inserted
     after insert on public.angajati
     referencing new table as new_rows
@@ -138,6 +147,10 @@ create or replace trigger hikvision_sync_updated
     after update on public.angajati
     referencing old table as old_rows new table as new_rows
     for each statement execute function hikvision_sync.angajati_edited();
+create or replace trigger hikvision_sync_deleted
+    after delete on public.angajati
+    referencing old table as old_rows
+    for each statement execute function hikvision_sync.angajati_edited();
 create or replace trigger hikvision_sync_inserted
     after insert on public.angajati_biometrie
     referencing new table as new_rows
@@ -145,6 +158,10 @@ create or replace trigger hikvision_sync_inserted
 create or replace trigger hikvision_sync_updated
     after update on public.angajati_biometrie
     referencing old table as old_rows new table as new_rows
+    for each statement execute function hikvision_sync.angajati_biometrie_edited();
+create or replace trigger hikvision_sync_deleted
+    after delete on public.angajati_biometrie
+    referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_biometrie_edited();
 create or replace trigger hikvision_sync_changed
     after update of ip_address, port, username, password_encrypted, status

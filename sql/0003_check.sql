@@ -54,9 +54,12 @@ begin
         end;
     end if;
     select count(*) into v_count from pg_catalog.pg_trigger t
-        where t.tgname like 'hikvision\_sync\_%' and not t.tgisinternal and t.tgenabled <> 'D';
-    return query select 'triggers', case when v_count < 5
-        then 'only ' || v_count || ' of 5 triggers are there and enabled: run sql/0002_triggers.sql'
+        where t.tgname like 'hikvision\_sync\_%' and not t.tgisinternal and t.tgenabled <> 'D'
+          and t.tgrelid in (to_regclass('public.angajati'),
+                            to_regclass('public.angajati_biometrie'),
+                            to_regclass('public.dispozitive_pontaj'));
+    return query select 'triggers', case when v_count < 7
+        then 'only ' || v_count || ' of 7 triggers are there and enabled: run sql/0002_triggers.sql'
         end, null::text;
     select count(*) into v_count from public.dispozitive_pontaj d where d.status = 'activ';
     return query select 'terminals', case when v_count = 0

@@ -386,3 +386,48 @@ async def test_nothing_private_is_asked_for_and_nothing_secret_is_logged(
         *(world.supabase.service_role_key, "Traceback"),
     ]
     assert [s for s in secrets if s in logged] == []
+
+
+async def test_a_removed_photo_a_new_number_and_a_deleted_row_reach_the_terminals(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML)
+    await world.receiver.start()
+    now = datetime.now(UTC)
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        ana = await hr.hire("Ionescu", "Ana", photo="ana.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await hr.update("angajati_biometrie", ion.biometrics_id, {"foto_fata_url": None})
+        assert await world.agreed(within_s=ON_TIME_S)
+        await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
+        assert await world.agreed(within_s=ON_TIME_S)
+        world.execute("delete from angajati where id = %s", ana.id)
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+    for terminal in terminals(world):
+        assert not terminal.may_pass(str(ion.employee_no), now)
+        assert not terminal.may_pass(str(ana.employee_no), now)
+        assert terminal.persons["7000"].face is None
+    assert_well_treated(world)
+
+
+async def test_two_employees_who_swap_numbers_both_pass_under_their_new_ones(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, XML)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        ana = await hr.hire("Ionescu", "Ana", photo="ana.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        for biometrics, number in (
+            (ion.biometrics_id, 9999),
+            (ana.biometrics_id, ion.employee_no),
+            (ion.biometrics_id, ana.employee_no),
+        ):
+            await hr.update("angajati_biometrie", biometrics, {"employee_no": number})
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+        assert world.disagreeing() == []
+    assert_well_treated(world)

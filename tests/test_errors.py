@@ -10,6 +10,7 @@ from receiver import errors
 from receiver.errors import (
     LoginRefused,
     ReceiverError,
+    RequestRefused,
     SettingsInvalid,
     SignatureInvalid,
     WebhookRefused,
@@ -76,7 +77,7 @@ def test_the_statuses_drawn_beside_the_refusals_are_those_they_answer_with() -> 
     statuses = [
         (cls.__name__, int(cls.status))
         for cls in defined()
-        if issubclass(cls, WebhookRefused) and cls is not WebhookRefused
+        if issubclass(cls, RequestRefused) and not cls.__subclasses__()
     ]
     assert with_status == statuses
     assert issubclass(by_name["SignatureInvalid"], WebhookRefused)

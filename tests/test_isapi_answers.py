@@ -17,6 +17,7 @@ from receiver.errors import (
     DataRefused,
     LoginRefused,
     NotSupported,
+    PersonAbsent,
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
@@ -79,6 +80,7 @@ CLASSES: dict[type[TerminalError], str] = {
     "libraryNotExist",
     NotSupported: "notSupport methodNotAllowed",
     LoginRefused: "badAuthorization userNameLocked",
+    PersonAbsent: "employeeNoNotExist deviceUserNotExist",
     PhotoNotFetched: "urlDownloadFail",
     AnswerUnexplained: "badJsonFormat badJsonContent badParameters MessageParametersLack "
     "deleteNoExistFace somethingNew",

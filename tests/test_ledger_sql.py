@@ -48,9 +48,23 @@ class Receiver:
         )
         return bool(held[0]["held"])
 
-    def release(self, row: Row, rest_s: float | None = None, pause_s: float = 0) -> bool:
+    def release(
+        self,
+        row: Row,
+        rest_s: float | None = None,
+        pause_s: float = 0,
+        *,
+        login_refused: bool = False,
+    ) -> bool:
         held = self.call(
-            "release", row["terminal_id"], row["fence"], pause_s, 1 if rest_s else 0, rest_s, "why"
+            "release",
+            row["terminal_id"],
+            row["fence"],
+            pause_s,
+            1 if rest_s else 0,
+            rest_s,
+            "why",
+            login_refused,
         )
         return bool(held[0]["held"])
 
@@ -221,7 +235,7 @@ def test_a_running_lease_is_nobody_elses(project: Project, a: Receiver, b: Recei
     assert b.call("lease", "b", terminal, 60)[0]["state"] == "busy"
 
 
-def test_one_named_terminal_can_be_leased_unless_it_rests(
+def test_one_named_terminal_can_be_leased_unless_it_refused_the_login(
     project: Project, a: Receiver, b: Receiver
 ) -> None:
     [terminal] = install_terminals(project, 1)
@@ -230,6 +244,10 @@ def test_one_named_terminal_can_be_leased_unless_it_rests(
     hire(project)
     assert b.claim() == []
     a.release({"terminal_id": terminal, "fence": lease["fence"]}, rest_s=60)
+    assert b.claim() == []
+    [again] = b.call("lease", "b", terminal, 60)
+    assert again["state"] == "leased"
+    b.release({**again, "terminal_id": terminal}, rest_s=60, login_refused=True)
     [refused] = b.call("lease", "b", terminal, 60)
     assert (refused["state"], refused["fence"], refused["rest_reason"]) == ("resting", None, "why")
 
@@ -405,3 +423,38 @@ def test_everybody_can_be_wanted_anew(project: Project, a: Receiver) -> None:
     assert len(a.claim(lease_s=0)) == 1
     assert a.call("want", None) == [{"employees": 3}]
     assert len(a.claim()) == 3
+
+
+def test_a_terminal_that_is_leased_already_says_what_else_is_due_there(
+    project: Project, a: Receiver
+) -> None:
+    first, _ = install_terminals(project, 2)
+    [lease] = a.call("lease", "a", first, 60)
+    [employee] = hire(project)
+    [due] = a.call("due", first, lease["fence"], 10)
+    assert (str(due["employee_id"]), due["version"]) == (employee, 1)
+    assert a.record(due)
+    assert a.call("due", first, lease["fence"], 10) == []
+    assert a.call("due", first, lease["fence"] + 1, 10) == []
+
+
+def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    project.run("alter table angajati disable trigger hikvision_sync_inserted")
+    [employee] = hire(project)
+    [lease] = a.call("lease", "a", terminal, 60)
+    assert a.call("take", terminal, lease["fence"] + 1, employee) == []
+    [taken] = a.call("take", terminal, lease["fence"], employee)
+    a.release(taken)  # as by a receiver that was stopped in the middle
+    [claimed] = b.claim()
+    assert (str(claimed["employee_id"]), claimed["version"]) == (employee, taken["version"])
+    b.record(claimed)
+    b.release(claimed)
+    [lease] = a.call("lease", "a", terminal, 60)
+    [again] = a.call("take", terminal, lease["fence"], employee)
+    assert again["version"] == claimed["version"] + 1
+    a.record(again)
+    a.release(again)
+    assert b.claim() == []

@@ -14,6 +14,7 @@ from receiver.errors import (
     DataRefused,
     LoginRefused,
     NotSupported,
+    PersonAbsent,
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
@@ -76,6 +77,7 @@ DECISIONS: dict[type[TerminalError], tuple[Retry, Retry]] = {
     LoginRefused: (Retry(pair_s=0, terminal_s=LOGIN_REST_S), Retry(pair_s=PAIR, terminal_s=None)),
     TerminalRefused: (Retry(pair_s=PAIR, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
     DataRefused: (DONE, DONE),
+    PersonAbsent: (Retry(pair_s=PAIR, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
     PhotoNotFetched: (Retry(pair_s=PAIR, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
     NotSupported: (Retry(pair_s=PAIR, terminal_s=TERMINAL), DONE),
     AnswerUnexplained: (

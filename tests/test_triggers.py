@@ -322,4 +322,20 @@ def test_the_check_says_in_words_what_is_missing(project: Project) -> None:
     assert faults["triggers"] is None
     project.run("alter table angajati disable trigger hikvision_sync_updated")
     faults = {r["name"]: r["fault"] for r in project.run("select * from hikvision_sync_check()")}
-    assert "4 of 5" in str(faults["triggers"])
+    assert "6 of 7" in str(faults["triggers"])
+
+
+def test_a_deleted_employee_is_written_down_and_sent_as_a_delete(signed_project: Project) -> None:
+    id_ = hire(signed_project)
+    [row] = signed_project.run(
+        "insert into angajati_biometrie (angajat_id) values (%s) returning id::text", id_
+    )
+    before = len(signed_project.queued())
+    signed_project.run("delete from angajati where id = %s", id_)
+    assert set(signed_project.edits()) == {id_}
+    bodies = [json.loads(request["body"]) for request in signed_project.queued()[before:]]
+    assert all(b["type"] == "DELETE" and b["record"] is None for b in bodies)
+    assert {b["table"]: b["old_record"] for b in bodies} == {
+        "angajati": {"id": id_},
+        "angajati_biometrie": {"id": row["id"], "angajat_id": id_},
+    }

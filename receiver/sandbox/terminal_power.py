@@ -94,7 +94,6 @@ def _server(app: ASGIApp) -> _Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",
             access_log=False,
             server_header=False,
             limit_concurrency=_CONNECTIONS,

@@ -1,0 +1,418 @@
+"""The rules of the house as a table: what is asked of a terminal, and what is made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import pytest
+
+from receiver.errors import (
+    AnswerUnexplained,
+    DataRefused,
+    LeaseLost,
+    LoginRefused,
+    NotSupported,
+    PersonAbsent,
+    PhotoNotFetched,
+    ReceiverError,
+    Stopping,
+    SupabaseUnreachable,
+    TerminalBusy,
+    TerminalError,
+    TerminalRefused,
+    TerminalTimeout,
+    TerminalUnreachable,
+    TerminalUnusable,
+)
+from receiver.models import Employee, Held, LeaverPolicy, Outcome, Status
+from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint, sync, sync_anew, sync_photo
+
+ION = Employee(
+    id=UUID(int=1),
+    name="Popescu Ion",
+    active=True,
+    employee_no="1000",
+    photo_url="https://x.supabase.co/storage/v1/object/public/pontaj-photos/ion.jpg",
+)
+NO_PHOTO = replace(ION, photo_url=None)
+NO_NUMBER = replace(ION, employee_no=None)
+LEFT = replace(ION, active=False)
+GONE = Employee(id=ION.id, name="", active=False, employee_no=None)
+PHOTO = photo_fingerprint(ION)
+NOTHING = Held()
+PERSON = Held(employee_no="1000")
+BOTH = Held(employee_no="1000", photo=PHOTO)
+OTHER_PHOTO = Held(employee_no="1000", photo="f" * 64)
+OTHER_NUMBER = Held(employee_no="999", photo=PHOTO)
+
+EVERY_ERROR: tuple[type[TerminalError], ...] = (
+    AnswerUnexplained,
+    DataRefused,
+    LoginRefused,
+    NotSupported,
+    PersonAbsent,
+    PhotoNotFetched,
+    TerminalBusy,
+    TerminalRefused,
+    TerminalTimeout,
+    TerminalUnreachable,
+    TerminalUnusable,
+)
+Call = tuple[str, ...]
+PUT_PERSON: Call = ("put_person", "1000", "Popescu Ion")
+PUT_FACE: Call = ("put_face", "1000", str(ION.photo_url))
+END: Call = ("end_validity", "1000", "Popescu Ion")
+ERASE: Call = ("erase", "1000")
+
+
+@dataclass
+class Recorder:
+    """A terminal that notes what it is asked, knows somebody or not, and fails where told to."""
+
+    known: bool = False
+    fails: Mapping[str, Exception] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+
+    def _asked(self, *call: str) -> None:
+        self.calls.append(call)
+        if call[0] in self.fails:
+            raise self.fails[call[0]]
+
+    async def put_person(self, employee_no: str, name: str) -> bool:
+        self._asked("put_person", employee_no, name)
+        return self.known
+
+    async def put_face(self, employee_no: str, photo_url: str) -> None:
+        self._asked("put_face", employee_no, photo_url)
+
+    async def remove_face(self, employee_no: str) -> None:
+        self._asked("remove_face", employee_no)
+
+    async def end_validity(self, employee_no: str, name: str) -> None:
+        self._asked("end_validity", employee_no, name)
+
+    async def erase(self, employee_no: str) -> None:
+        self._asked("erase", employee_no)
+
+
+async def run(
+    terminal: Recorder,
+    employee: Employee = ION,
+    held: Held = NOTHING,
+    policy: LeaverPolicy = "expire",
+) -> Outcome:
+    return await sync(terminal, employee, held, policy)
+
+
+def test_the_table_of_errors_is_whole() -> None:
+    assert set(EVERY_ERROR) == set(TerminalError.__subclasses__())
+
+
+# Somebody who may pass
+
+
+@pytest.mark.parametrize(
+    ("known", "held", "asked_for_face"),
+    [
+        (False, NOTHING, True),
+        (True, NOTHING, True),
+        (False, PERSON, True),
+        (True, PERSON, True),
+        (True, BOTH, False),
+        (True, OTHER_PHOTO, True),
+        (False, BOTH, True),  # wiped or replaced: it had the photo once
+    ],
+    ids=[
+        "new",
+        "known to the terminal alone",
+        "wiped before the photo",
+        "photo missing",
+        "already so",
+        "another photo",
+        "wiped",
+    ],
+)
+async def test_person_before_photo_and_a_photo_already_there_is_not_sent(
+    known: bool,  # noqa: FBT001 - a case of the table
+    held: Held,
+    asked_for_face: bool,  # noqa: FBT001
+) -> None:
+    terminal = Recorder(known=known)
+    outcome = await run(terminal, held=held)
+    assert terminal.calls == [PUT_PERSON, PUT_FACE] if asked_for_face else [PUT_PERSON]
+    assert (outcome.status, outcome.step, outcome.error) == ("success", "done", None)
+    assert outcome.held == BOTH
+
+
+async def test_somebody_without_a_photo_is_a_success_that_says_so() -> None:
+    terminal = Recorder()
+    outcome = await run(terminal, NO_PHOTO)
+    assert terminal.calls == [PUT_PERSON]
+    assert (outcome.status, outcome.step, outcome.held) == ("success", "done", PERSON)
+    assert "no photo" in outcome.message
+
+
+async def test_somebody_without_a_number_is_skipped_and_the_terminal_left_alone() -> None:
+    terminal = Recorder()
+    outcome = await run(terminal, NO_NUMBER)
+    assert terminal.calls == []
+    assert (outcome.status, outcome.step, outcome.error) == ("skipped", "person", None)
+    assert "employee_no" in outcome.message
+    assert outcome.held == NOTHING
+
+
+async def test_under_a_new_number_the_photo_is_sent_again() -> None:
+    terminal = Recorder(known=True)
+    outcome = await run(terminal, held=OTHER_NUMBER)
+    assert PUT_PERSON in terminal.calls
+    assert PUT_FACE in terminal.calls
+    assert (outcome.status, outcome.held) == ("success", BOTH)
+
+
+@pytest.mark.parametrize(("policy", "ended"), [("expire", "end_validity"), ("delete", "erase")])
+async def test_after_a_change_of_number_the_old_number_opens_no_gate(
+    policy: LeaverPolicy, ended: str
+) -> None:
+    """Otherwise it stays valid until 2037, and the ledger has forgotten it."""
+    terminal = Recorder()
+    await run(terminal, held=OTHER_NUMBER, policy=policy)
+    assert (ended, "999") in [call[:2] for call in terminal.calls]
+
+
+@pytest.mark.parametrize("policy", ["expire", "delete"])
+async def test_an_old_number_that_could_not_be_ended_is_not_forgotten(
+    policy: LeaverPolicy,
+) -> None:
+    busy = TerminalBusy()
+    terminal = Recorder(fails={"end_validity": busy, "erase": busy})
+    outcome = await run(terminal, held=OTHER_NUMBER, policy=policy)
+    assert outcome.status != "success"
+    assert outcome.held.employee_no == "999"
+
+
+async def test_a_number_that_was_taken_away_opens_no_gate() -> None:
+    terminal = Recorder()
+    outcome = await run(terminal, NO_NUMBER, held=BOTH)
+    assert [call[:2] for call in terminal.calls] == [("end_validity", "1000")]
+    assert outcome.status == "skipped"
+
+
+async def test_a_photo_that_hr_removed_is_removed_from_the_terminal() -> None:
+    """`success`: the terminal holds what Supabase says, which is no face."""
+    for held in (BOTH, replace(BOTH, photo=UNKNOWN_PHOTO)):
+        terminal = Recorder(known=True)
+        outcome = await run(terminal, NO_PHOTO, held=held)
+        assert terminal.calls == [PUT_PERSON, ("remove_face", "1000")]
+        assert (outcome.status, outcome.held) == ("success", PERSON)
+
+
+async def test_a_photo_that_could_not_be_removed_is_said_so_and_not_forgotten() -> None:
+    terminal = Recorder(known=True, fails={"remove_face": TerminalBusy("Because.")})
+    outcome = await run(terminal, NO_PHOTO, held=BOTH)
+    assert outcome.status == "partial"
+    assert "could not be removed" in outcome.message
+    assert outcome.held.photo is not None
+
+
+async def test_pushed_anew_the_photo_goes_whatever_the_ledger_believes() -> None:
+    terminal = Recorder(known=True)
+    await sync_anew(terminal, ION, BOTH, "expire")
+    assert terminal.calls == [PUT_PERSON, PUT_FACE]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(PersonAbsent, "skipped"), (PhotoNotFetched, "partial")]
+)
+async def test_photo_only_touches_the_photo_alone(
+    error: type[TerminalError], status: Status
+) -> None:
+    terminal = Recorder()
+    assert (await sync_photo(terminal, ION, PERSON, "expire")).held == BOTH
+    assert terminal.calls == [PUT_FACE]
+    outcome = await sync_photo(Recorder(fails={"put_face": error()}), ION, BOTH, "expire")
+    assert outcome.status == status
+
+
+async def test_photo_only_does_not_forget_an_old_number_that_still_opens() -> None:
+    held = Held(employee_no="999", photo="x")
+    outcome = await sync_photo(Recorder(), ION, held, "expire")
+    assert outcome.held.employee_no == "999"
+
+
+# What goes wrong
+
+PERSON_STEP: dict[type[TerminalError], Status] = dict.fromkeys(EVERY_ERROR, "fatal")
+PERSON_STEP[DataRefused] = "skipped"
+PHOTO_STEP: dict[type[TerminalError], Status] = {
+    AnswerUnexplained: "fatal",
+    DataRefused: "partial",
+    LoginRefused: "fatal",
+    NotSupported: "partial",
+    PersonAbsent: "partial",
+    PhotoNotFetched: "partial",
+    TerminalBusy: "partial",
+    TerminalRefused: "partial",
+    TerminalTimeout: "partial",
+    TerminalUnreachable: "fatal",
+    TerminalUnusable: "fatal",
+}
+
+
+@pytest.mark.parametrize(("kind", "status"), PERSON_STEP.items(), ids=str)
+async def test_an_error_at_the_person_ends_it_there(
+    kind: type[TerminalError], status: Status
+) -> None:
+    error = kind("Because.")
+    terminal = Recorder(fails={"put_person": error})
+    outcome = await run(terminal, held=OTHER_PHOTO)
+    assert terminal.calls == [PUT_PERSON]
+    assert (outcome.status, outcome.step, outcome.message) == (status, "person", "Because.")
+    assert outcome.error is error
+    assert outcome.held.employee_no == "1000"
+    assert outcome.held.photo in (None, OTHER_PHOTO.photo)  # never a photo that was not sent
+
+
+@pytest.mark.parametrize(("kind", "status"), PHOTO_STEP.items(), ids=str)
+@pytest.mark.parametrize("held", [NOTHING, PERSON, OTHER_PHOTO])
+async def test_an_error_at_the_photo_leaves_the_person_and_no_photo_to_rely_on(
+    held: Held, kind: type[TerminalError], status: Status
+) -> None:
+    """The terminal may have taken the photo or not: it is sent again, whatever it held before."""
+    error = kind("Because.")
+    terminal = Recorder(known=True, fails={"put_face": error})
+    outcome = await run(terminal, held=held)
+    assert terminal.calls == [PUT_PERSON, PUT_FACE]
+    assert (outcome.status, outcome.step, outcome.error) == (status, "photo", error)
+    assert outcome.held == replace(PERSON, photo=UNKNOWN_PHOTO)
+    assert "Because." in outcome.message
+    if status == "partial":
+        assert outcome.message.startswith("The person is on the terminal")
+
+
+@pytest.mark.parametrize("kind", [TerminalTimeout, TerminalUnreachable, AnswerUnexplained])
+async def test_a_person_whom_the_terminal_may_have_taken_before_it_failed_can_still_leave(
+    kind: type[TerminalError],
+) -> None:
+    """The answer got lost, HR deletes the employee: only the ledger still knows the number."""
+    outcome = await run(Recorder(fails={"put_person": kind()}), held=NOTHING)
+    terminal = Recorder()
+    await run(terminal, GONE, held=outcome.held)
+    assert [call[:2] for call in terminal.calls] == [("end_validity", "1000")]
+
+
+@pytest.mark.parametrize("error", [LeaseLost(), Stopping(), SupabaseUnreachable()])
+@pytest.mark.parametrize(
+    ("verb", "employee", "policy"),
+    [
+        ("put_person", ION, "keep"),
+        ("put_face", ION, "keep"),
+        ("end_validity", LEFT, "expire"),
+        ("erase", LEFT, "delete"),
+    ],
+)
+async def test_a_call_that_is_forbidden_is_no_outcome(
+    error: ReceiverError, verb: str, employee: Employee, policy: LeaverPolicy
+) -> None:
+    terminal = Recorder(fails={verb: error})
+    with pytest.raises(type(error)) as raised:
+        await run(terminal, employee, policy=policy)
+    assert raised.value is error
+    assert terminal.calls[-1][0] == verb
+
+
+# Leavers
+
+
+@pytest.mark.parametrize("held", [NOTHING, PERSON, BOTH])
+@pytest.mark.parametrize(
+    ("policy", "calls", "left"),
+    [
+        ("expire", [END], lambda held: held),
+        ("delete", [ERASE], lambda _: NOTHING),
+        ("keep", [], lambda held: held),
+    ],
+)
+async def test_a_leaver_is_treated_as_the_policy_says(
+    held: Held, policy: LeaverPolicy, calls: list[Call], left: Callable[[Held], Held]
+) -> None:
+    terminal = Recorder(known=True)
+    outcome = await run(terminal, LEFT, held, policy)
+    assert terminal.calls == calls
+    assert (outcome.status, outcome.step, outcome.error) == ("success", "done", None)
+    assert outcome.held == left(held)
+
+
+@pytest.mark.parametrize(
+    ("policy", "calls"),
+    [("expire", [("end_validity", "1000", "")]), ("delete", [ERASE]), ("keep", [])],
+)
+async def test_somebody_gone_from_hr_leaves_under_the_number_the_terminal_holds(
+    policy: LeaverPolicy, calls: list[Call]
+) -> None:
+    terminal = Recorder()
+    assert (await run(terminal, GONE, BOTH, policy)).status == "success"
+    assert terminal.calls == calls
+
+
+@pytest.mark.parametrize("policy", ["expire", "delete", "keep"])
+async def test_a_leaver_who_never_had_a_number_costs_no_call(policy: LeaverPolicy) -> None:
+    terminal = Recorder()
+    outcome = await run(terminal, GONE, NOTHING, policy)
+    assert terminal.calls == []
+    assert (outcome.status, outcome.held) == ("success", NOTHING)
+
+
+async def test_a_leaver_whose_number_changed_leaves_under_the_number_the_terminal_holds() -> None:
+    terminal = Recorder()
+    await run(terminal, LEFT, OTHER_NUMBER)
+    assert ("end_validity", "999", "Popescu Ion") in terminal.calls
+
+
+@pytest.mark.parametrize(("policy", "verb"), [("expire", "end_validity"), ("delete", "erase")])
+@pytest.mark.parametrize(("kind", "status"), PERSON_STEP.items(), ids=str)
+async def test_a_leaver_who_could_not_be_ended_is_held_as_before(
+    kind: type[TerminalError], status: Status, policy: LeaverPolicy, verb: str
+) -> None:
+    error = kind("Because.")
+    outcome = await run(Recorder(fails={verb: error}), LEFT, BOTH, policy)
+    assert (outcome.status, outcome.step, outcome.held) == (status, "person", BOTH)
+    assert outcome.error is error
+
+
+async def test_whoever_returns_is_put_anew_and_keeps_a_photo_that_only_expired() -> None:
+    expired = await run(Recorder(known=True), LEFT, BOTH, "expire")
+    terminal = Recorder(known=True)
+    assert (await run(terminal, ION, expired.held)).held == BOTH
+    assert terminal.calls == [PUT_PERSON]
+    erased = await run(Recorder(known=True), LEFT, BOTH, "delete")
+    terminal = Recorder(known=False)
+    assert (await run(terminal, ION, erased.held)).held == BOTH
+    assert terminal.calls == [PUT_PERSON, PUT_FACE]
+
+
+# Fingerprints
+
+
+def test_a_fingerprint_holds_nothing_of_the_url() -> None:
+    assert PHOTO is not None
+    assert len(PHOTO) == 64
+    assert set(PHOTO) <= set("0123456789abcdef")
+    assert repr(BOTH).count("://") == 0
+
+
+def test_a_fingerprint_changes_with_url_and_number_and_with_nothing_else() -> None:
+    assert photo_fingerprint(replace(ION, name="Ionescu", active=False, id=UUID(int=9))) == PHOTO
+    others = [
+        photo_fingerprint(replace(ION, photo_url=f"{ION.photo_url}?v=2")),
+        photo_fingerprint(replace(ION, employee_no="1001")),
+        photo_fingerprint(NO_PHOTO),
+    ]
+    assert len({PHOTO, *others}) == 4
+    assert others[-1] is None
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+async def test_no_outcome_repeats_the_url_of_the_photo(kind: type[TerminalError]) -> None:
+    for verb in ("put_person", "put_face"):
+        outcome = await run(Recorder(fails={verb: kind()}))
+        assert "://" not in f"{outcome.message} {outcome.held} {outcome.error!r}"
