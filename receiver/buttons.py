@@ -107,17 +107,15 @@ async def sync_all(request: Request) -> Response:
 
 
 @signed_in
-async def run_progress(request: Request) -> Response:
-    """Tell how far a run is, and its result once it has ended."""
-    return JSONResponse(_run(request).progress())
-
-
-@signed_in
-async def run_stop(request: Request) -> Response:
-    """Have a run end before its next pair."""
-    run = _run(request)
-    services(request).runs.stop(run)
-    return JSONResponse(run.progress(), HTTPStatus.ACCEPTED)
+async def one_run(request: Request) -> Response:
+    """Tell how far a run is and its result once it has ended; DELETE has it end early."""
+    run = services(request).runs.get(request.path_params["run_id"])
+    if run is None:
+        raise RunUnknown
+    if request.method == "DELETE":
+        services(request).runs.stop(run)
+        return JSONResponse(run.progress(), HTTPStatus.ACCEPTED)
+    return JSONResponse(run.progress())
 
 
 async def _one_employee(request: Request, *, photo_only: bool) -> Response:
@@ -169,17 +167,9 @@ async def _lines(run: Run) -> AsyncIterator[bytes]:
         yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _run(request: Request) -> Run:
-    run = services(request).runs.get(request.path_params["run_id"])
-    if run is None:
-        raise RunUnknown
-    return run
-
-
 ROUTES = [
     Route("/api/hikvision/sync-angajat-all-devices", sync_employee, methods=["POST"]),
     Route("/api/hikvision/sync-all-to-all-devices", sync_all, methods=["POST"]),
     Route("/api/hikvision/sync-angajat-photo-only", sync_photo, methods=["POST"]),
-    Route("/api/hikvision/runs/{run_id}", run_progress, methods=["GET"]),
-    Route("/api/hikvision/runs/{run_id}", run_stop, methods=["DELETE"]),
+    Route("/api/hikvision/runs/{run_id}", one_run, methods=["GET", "DELETE"]),
 ]

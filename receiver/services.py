@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from receiver import isapi, supabase_rest
+from receiver import isapi, supabase_rest, tokens
 from receiver.directory import Directory
 from receiver.gate import Gate
 from receiver.ledger import Ledger
@@ -46,7 +46,11 @@ def receiver_name() -> str:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Services]:
     """Run everything; on exit let the call in flight end and give the terminals back."""
-    async with supabase_rest.http_client() as supabase_http, isapi.http_client() as terminals_http:
+    async with (
+        supabase_rest.http_client() as supabase_http,
+        isapi.http_client() as terminals_http,
+        tokens.http_client() as keys_http,
+    ):
         client = await supabase_rest.connect(
             settings.supabase_url, settings.service_role_key, supabase_http
         )
@@ -57,8 +61,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
-        jwks = Jwks(settings.jwks_url, supabase_http)
-        tokens = TokenVerifier(
+        jwks = Jwks(settings.jwks_url, keys_http)
+        verifier = TokenVerifier(
             issuer=f"{settings.supabase_url}/auth/v1",
             jwks=jwks,
             jwt_secret=settings.jwt_secret,
@@ -67,7 +71,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         working = asyncio.create_task(worker.run())
         prefetching = asyncio.create_task(jwks.prefetch())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)
-        services = Services(worker=worker, runs=runs, tokens=tokens)
+        services = Services(worker=worker, runs=runs, tokens=verifier)
         try:
             with told_to_stop(services.stop):
                 yield services

@@ -141,6 +141,8 @@ def _header_value(text: str) -> str:
 def _jwt_secret(text: str) -> str:
     if len(text) < 32:  # noqa: PLR2004 - RFC 7518 §3.2: at least as long as the hash
         raise ValueError("is too short for HS256: copy the legacy JWT secret again")
+    if text.startswith(("-----BEGIN", "{")):
+        raise ValueError("is a public key, with which anybody could sign; leave it out")
     return text
 
 

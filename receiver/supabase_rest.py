@@ -20,8 +20,6 @@ REQUEST_TIMEOUT_S = 10.0
 TOTAL_TIMEOUT_S = 25.0
 """For one request and the library's own retries of GET (three, after 1, 2 and 4 s)."""
 
-REST_PATH = "/rest/v1/"
-
 Row = Mapping[str, Any]
 
 _TRANSIENT = re.compile(r"(08|40|53|55|57|58)[0-9A-Z]{3}|PGRST00\d|5\d\d|408|429")
@@ -54,9 +52,7 @@ async def _refuse_empty(response: httpx.Response) -> None:
 
     No rows would make every employee asked for a leaver.
     """
-    if not response.url.path.startswith(REST_PATH) or response.status_code != httpx.codes.OK:
-        return  # the keys for access tokens are fetched as a stream
-    if not (await response.aread()).strip():
+    if response.status_code == httpx.codes.OK and not (await response.aread()).strip():
         raise httpx.RemoteProtocolError("an answer without a body", request=response.request)
 
 

@@ -60,6 +60,11 @@ _FAULTS = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 """What PyJWT raises for a malformed token or key; 2.14 lets all of these through, 2.15 does not."""
 
 
+def http_client() -> httpx.AsyncClient:
+    """Return a client for the keys alone: it carries no key of ours, and waits for nobody."""
+    return httpx.AsyncClient(timeout=FETCH_TIMEOUT_S)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Caller:
     """Who presses a button."""
