@@ -27,7 +27,7 @@ from receiver.errors import (
     TooManyRequests,
 )
 from receiver.logs import get_logger
-from receiver.runs import OnFatal, Run
+from receiver.run import OnFatal, Run
 from receiver.services import Services
 
 PRESSES_PER_MINUTE: Final = 30

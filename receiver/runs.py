@@ -1,18 +1,14 @@
-"""The buttons' runs: in the plan's order, watchable, recorded in the same ledger.
+"""Carries out the buttons' runs: in the plan's order, recorded in the same ledger.
 
 Employees in order, and for each the terminals in order; each pair under the terminal's lease and by
-the gate, as the worker does it. A run belongs to nobody's connection: who watches may leave. A run
-that comes to a terminal also serves what HR edited there meanwhile, so that a long run keeps no
-edit waiting.
+the gate, as the worker does it. A run that comes to a terminal also serves what HR edited there
+meanwhile, so that a long run keeps no edit waiting.
 """
 
 import asyncio
 import time
-import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from receiver.directory import Directory
@@ -29,14 +25,11 @@ from receiver.errors import (
 )
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Employee, Held, Outcome, Status, Terminal
+from receiver.models import Employee, Held, Outcome, Terminal
 from receiver.pushes import Pushes, Sync
+from receiver.run import OnFatal, Result, Run
 from receiver.sync import sync_anew, sync_photo
 from receiver.visits import Visit, Visits
-
-OnFatal = Literal["stop", "continue"]
-Site = tuple[UUID, Terminal | TerminalUnusable]
-Json = dict[str, Any]
 
 KEPT_S = 3600.0
 """How long a finished run can be asked for."""
@@ -47,156 +40,10 @@ LEASE_PAUSE_S = 0.25
 MOST_LEASE_WAIT_S = 300.0
 """Longer than a worker's batch of pairs takes at the default pause."""
 EDITS_PER_VISIT = 5
-PING_S = 10.0
-"""Something goes to a watcher at least so often; proxies give up after some 30 s of silence."""
 MOST_RUNS = 10
 """Runs going on at once; each waits for the same terminals."""
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What became of one pair."""
-
-    employee_id: UUID
-    name: str
-    terminal_id: UUID
-    outcome: Outcome
-
-    def as_json(self) -> Json:
-        """Return it as an element of `per_device`."""
-        return {
-            "device_id": str(self.terminal_id),
-            "status": self.outcome.status,
-            "step": self.outcome.step,
-            "message": self.outcome.message,
-        }
-
-
-class Run:
-    """One press of a button: its plan, its results so far, its end."""
-
-    def __init__(
-        self, *, employee_ids: Sequence[UUID], sites: Sequence[Site], on_fatal: OnFatal, bulk: bool
-    ) -> None:
-        self.id = str(uuid.uuid4())
-        self.employee_ids = tuple(employee_ids)
-        self.sites = tuple(sites)
-        self.on_fatal = on_fatal
-        self.bulk = bulk
-        self.results: list[Result] = []
-        self.counts: dict[Status, int] = {"success": 0, "partial": 0, "skipped": 0, "fatal": 0}
-        self.first_fatal: str | None = None
-        self.stopped_because: str | None = None
-        """Why it ended before its plan did."""
-        self.ended_at: float | None = None
-        self.stop_asked = False
-        self._changed = asyncio.Event()
-
-    @property
-    def total(self) -> int:
-        """Return how many pairs the plan has."""
-        return len(self.employee_ids) * len(self.sites)
-
-    def add(self, result: Result) -> None:
-        """Note the result of one pair, and tell the watchers."""
-        self.results.append(result)
-        self.counts[result.outcome.status] += 1
-        if result.outcome.status == "fatal" and self.first_fatal is None:
-            self.first_fatal = f"device {result.terminal_id}: {result.outcome.message}"
-        self._tell()
-
-    def end(self) -> None:
-        """Note that nothing more will come."""
-        self.ended_at = time.monotonic()
-        self._tell()
-
-    async def ended(self) -> None:
-        """Return when the run has ended."""
-        while self.ended_at is None:
-            await self._changed.wait()
-
-    async def watch(self) -> AsyncIterator[Json]:
-        """Yield `start`, each `result` from the first on, `ping` in silence, and `end`."""
-        yield {
-            "type": "start",
-            "run_id": self.id,
-            "total": self.total,
-            "employees": len(self.employee_ids),
-            "devices": len(self.sites),
-        }
-        seen = 0
-        while True:
-            changed = self._changed
-            for result in self.results[seen:]:
-                seen += 1
-                yield {
-                    "type": "result",
-                    "angajat_id": str(result.employee_id),
-                    "name": result.name,
-                    **result.as_json(),
-                    "done": seen,
-                    "total": self.total,
-                }
-            if self.ended_at is not None and seen == len(self.results):
-                break
-            try:
-                await asyncio.wait_for(changed.wait(), PING_S)
-            except TimeoutError:
-                yield {"type": "ping", "done": seen, "total": self.total}
-        yield {"type": "end", "run_id": self.id, **self._ending()}
-
-    def as_json(self) -> Json:
-        """Return the whole result: bulk by employee, otherwise of the one employee."""
-        if not self.bulk:
-            return {"run_id": self.id, **self._ending(), "per_device": self._per_device()}
-        employees: dict[UUID, Json] = {}
-        for result in self.results:
-            entry = employees.setdefault(
-                result.employee_id,
-                {"angajat_id": str(result.employee_id), "name": result.name, "per_device": []},
-            )
-            entry["per_device"].append(result.as_json())
-        return {"run_id": self.id, **self._ending(), "results": list(employees.values())}
-
-    def progress(self) -> Json:
-        """Return how far it is, and the result once it has ended."""
-        state = "running" if self.ended_at is None else "ended"
-        head = {"run_id": self.id, "state": state, "done": len(self.results), "total": self.total}
-        if self.ended_at is None:
-            return {**head, "summary": self._summary()}
-        return {**head, "summary": self._summary(), "result": self.as_json()}
-
-    def _per_device(self) -> list[Json]:
-        return [result.as_json() for result in self.results]
-
-    def _summary(self) -> Json:
-        counts = {str(status): count for status, count in self.counts.items()}
-        return {**counts, "first_fatal": self.first_fatal}
-
-    def _ending(self) -> Json:
-        return {
-            "summary": self._summary(),
-            "stopped_because": self.stopped_because,
-            "not_reached": self._not_reached(),
-        }
-
-    def _not_reached(self) -> list[Json]:
-        reached = {(result.employee_id, result.terminal_id) for result in self.results}
-        if len(reached) == self.total:
-            return []
-        missing = (
-            (employee_id, [str(t) for t, _ in self.sites if (employee_id, t) not in reached])
-            for employee_id in self.employee_ids
-        )
-        return [
-            {"angajat_id": str(e), "device_ids": terminals} for e, terminals in missing if terminals
-        ]
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
 
 class Runs:

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted((ROOT / "receiver").glob("*.py"))
 
 LAYERS = (
-    ("errors", "models"),
+    ("errors", "models", "run"),
     ("signatures", "events", "settings", "logs", "retries", "supabase_rest", "tokens", "signals"),
     ("directory", "ledger", "isapi_answers", "isapi_wire", "isapi"),
     ("gate",),
@@ -33,6 +33,7 @@ LAYERS = (
 SAME_LAYER = {
     # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
     "models": {"errors"},
+    "run": {"errors", "models"},
     "settings": {"signatures"},
     "logs": {"settings"},
     "supabase_rest": {"logs"},

@@ -1,0 +1,93 @@
+"""A run as it is watched: pure, no terminal and no clock."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import receiver.run
+from receiver.models import Held, Outcome, Status, Terminal
+from receiver.run import Result, Run
+
+EMPLOYEES = [UUID(int=n) for n in range(1, 4)]
+SITES = [
+    (UUID(int=n), Terminal(id=UUID(int=n), host="10.0.0.1", port=80, username="a", password="b"))
+    for n in (91, 92)
+]
+
+
+def run() -> Run:
+    return Run(employee_ids=EMPLOYEES, sites=SITES, on_fatal="stop", bulk=True)
+
+
+def result(employee: int, site: int, status: Status = "success") -> Result:
+    outcome = Outcome(status=status, step="done", message="Words.", held=Held())
+    return Result(
+        employee_id=EMPLOYEES[employee],
+        name=f"N{employee}",
+        terminal_id=SITES[site][0],
+        outcome=outcome,
+    )
+
+
+async def lines(watched: Run, count: int | None = None) -> list[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    async for line in watched.watch():
+        seen.append(line)
+        if len(seen) == count:
+            break
+    return seen
+
+
+async def test_whoever_comes_late_sees_everything_from_the_start() -> None:
+    watched = run()
+    early = asyncio.create_task(lines(watched))
+    await asyncio.sleep(0)
+    watched.add(result(0, 0))
+    await asyncio.sleep(0)
+    watched.add(result(0, 1, "partial"))
+    watched.end()
+    late = await lines(watched)
+    assert [line["type"] for line in late] == ["start", "result", "result", "end"]
+    assert await early == late
+
+
+async def test_a_silent_run_pings_so_that_no_proxy_gives_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert receiver.run.PING_S < 15
+    monkeypatch.setattr(receiver.run, "PING_S", 0.01)
+    watched = run()
+    assert [line["type"] for line in await lines(watched, 4)] == ["start", "ping", "ping", "ping"]
+
+
+def test_what_was_not_reached_is_named_by_employee_and_terminal() -> None:
+    watched = run()
+    watched.add(result(0, 0))
+    watched.add(result(0, 1))
+    watched.add(result(1, 0, "fatal"))
+    watched.stopped_because = "It stopped at the first fatal result."
+    watched.end()
+    found = watched.as_json()
+    assert found["not_reached"] == [
+        {"angajat_id": str(EMPLOYEES[1]), "device_ids": [str(SITES[1][0])]},
+        {"angajat_id": str(EMPLOYEES[2]), "device_ids": [str(id_) for id_, _ in SITES]},
+    ]
+    assert found["summary"] == {
+        "success": 2,
+        "partial": 0,
+        "skipped": 0,
+        "fatal": 1,
+        "first_fatal": f"device {SITES[0][0]}: Words.",
+    }
+    assert [entry["name"] for entry in found["results"]] == ["N0", "N1"]
+
+
+def test_the_result_comes_with_the_progress_only_at_the_end() -> None:
+    watched = run()
+    watched.add(result(0, 0))
+    assert "result" not in watched.progress()
+    assert watched.progress()["state"] == "running"
+    watched.end()
+    assert watched.progress()["result"]["summary"]["success"] == 1
