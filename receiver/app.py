@@ -61,7 +61,7 @@ def create_app() -> Starlette:
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Accept"],
-                expose_headers=["Retry-After", "WWW-Authenticate"],
+                expose_headers=["Retry-After", "WWW-Authenticate", buttons.RUN_ID],
                 # The app comes from the internet, the receiver may stand on the office's LAN.
                 allow_private_network=True,
             ),

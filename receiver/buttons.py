@@ -32,6 +32,8 @@ from receiver.services import Services
 
 PRESSES_PER_MINUTE: Final = 30
 NDJSON: Final = "application/x-ndjson"
+RUN_ID: Final = "X-Run-Id"
+"""The header that names the run: who is cut off before the first line can still ask for it."""
 
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -156,10 +158,10 @@ async def _answer(request: Request, run: Run) -> Response:
             _lines(run),
             media_type=NDJSON,
             # nginx would hold lines back until its buffer is full
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", RUN_ID: run.id},
         )
     await run.ended()
-    return JSONResponse(run.as_json())
+    return JSONResponse(run.as_json(), headers={RUN_ID: run.id})
 
 
 async def _lines(run: Run) -> AsyncIterator[bytes]:

@@ -170,6 +170,7 @@ def _button(summary: str, options: str, result: str, *, needs_body: bool) -> Jso
             "responses": {
                 "200": {
                     "description": "The run has ended, or is streamed.",
+                    "headers": {"X-Run-Id": {"required": True, "schema": _UUID}},
                     "content": {
                         **_body(_ref(result)),
                         **_body(_ref("StreamLine"), "application/x-ndjson"),

@@ -77,6 +77,7 @@ async def stream(client: httpx.AsyncClient, path: str, body: Json) -> AsyncItera
     async with client.stream("POST", path, json=body, headers=STREAM) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("application/x-ndjson")
+        assert answer.headers["x-run-id"]
         async for line in answer.aiter_lines():
             yield json.loads(line)
 
