@@ -8,7 +8,6 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -16,6 +15,7 @@ from starlette.routing import Route
 from receiver import buttons, logs, signatures
 from receiver.bodies import read_body
 from receiver.buttons import services
+from receiver.cors import Cors
 from receiver.errors import RequestRefused, SignatureInvalid, SupabaseError
 from receiver.events import parse_event
 from receiver.openapi import DOCUMENT
@@ -57,7 +57,7 @@ def create_app() -> Starlette:
         },
         middleware=[
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Accept"],

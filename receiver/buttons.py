@@ -30,7 +30,7 @@ from receiver.logs import get_logger
 from receiver.run import OnFatal, Run
 from receiver.services import Services
 
-PRESSES_PER_MINUTE: Final = 30
+PRESSES_PER_MINUTE: Final = 60
 NDJSON: Final = "application/x-ndjson"
 RUN_ID: Final = "X-Run-Id"
 """The header that names the run: who is cut off before the first line can still ask for it."""

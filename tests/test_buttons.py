@@ -419,9 +419,9 @@ async def test_preflights_pass_from_localhost_and_production_and_from_nowhere_el
         for origin in theirs:
             answer = await client.options(ALL, headers={"Origin": origin, **asked})
             assert answer.status_code == 400
-            assert "access-control-allow-origin" not in answer.headers
             plain = await client.post(ALL, headers={"Origin": origin})
-            assert "access-control-allow-origin" not in plain.headers
+            for headers in (answer.headers, plain.headers):
+                assert [name for name in headers if name.startswith("access-control-")] == []
 
 
 async def test_localhost_may_be_shut_out(opened: Open) -> None:
@@ -434,8 +434,8 @@ async def test_localhost_may_be_shut_out(opened: Open) -> None:
 async def test_who_presses_too_often_is_told_for_how_long_to_wait(opened: Open) -> None:
     world = await opened(MODERN)
     async with browser(world) as eager, browser(world, sub=NOBODY) as other:
-        answers = [await eager.post(ONE, json={}) for _ in range(31)]
-        assert [a.status_code for a in answers] == [422] * 30 + [429]
+        answers = [await eager.post(ONE, json={}) for _ in range(61)]
+        assert [a.status_code for a in answers] == [422] * 60 + [429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 61
         assert (await other.post(ONE, json={})).status_code == 422
         assert (await eager.get(f"/api/hikvision/runs/{NOBODY}")).status_code == 404

@@ -28,7 +28,7 @@ LAYERS = (
     ("pushes",),
     ("worker", "runs"),
     ("services",),
-    ("bodies", "problems", "openapi", "buttons", "app", "checks", "serving", "__main__"),
+    ("bodies", "problems", "cors", "openapi", "buttons", "app", "checks", "serving", "__main__"),
 )
 SAME_LAYER = {
     # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
@@ -41,7 +41,7 @@ SAME_LAYER = {
     "isapi_wire": {"isapi_answers"},
     "isapi": {"isapi_answers", "isapi_wire"},
     "buttons": {"bodies"},
-    "app": {"bodies", "buttons", "openapi", "problems"},
+    "app": {"bodies", "buttons", "cors", "openapi", "problems"},
     "__main__": {"checks", "serving"},
 }
 

@@ -26,6 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from receiver.buttons import PRESSES_PER_MINUTE
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.postgres import PostgresServer
@@ -473,7 +474,7 @@ async def test_one_press_too_many_is_told_how_long_to_wait(office_of: OpenOffice
         headers={"Authorization": f"Bearer {token}"},
         trust_env=False,
     ) as impatient:
-        for _ in range(30):
+        for _ in range(PRESSES_PER_MINUTE):
             await impatient.post("/api/hikvision/sync-angajat-all-devices", json={})
     page = await office.open_signed_in()
     await press(page)
