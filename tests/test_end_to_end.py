@@ -431,3 +431,24 @@ async def test_two_employees_who_swap_numbers_both_pass_under_their_new_ones(
         await eventually(lambda: not world.execute(WANTED))
         assert world.disagreeing() == []
     assert_well_treated(world)
+
+
+async def test_postgres_stopped_and_started_again_loses_nothing(
+    stoppable_postgres: PostgresServer,
+) -> None:
+    async with open_world(
+        {"one": MODERN}, pause_s=0.05, poll_s=1.0, postgres=stoppable_postgres
+    ) as world:
+        await world.receiver.start()
+        async with Hr(world.supabase) as hr:
+            ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+            assert await world.agreed(within_s=ON_TIME_S)
+            await asyncio.to_thread(stoppable_postgres.stop)
+            async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(ON_TIME_S):
+                while (await client.get(f"{world.receiver.url}/readyz")).is_success:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(stoppable_postgres.start)
+            await hr.rename(ion, "Ionescu")
+            assert await world.agreed(within_s=ON_TIME_S)
+        await ready(world)
+        assert_well_treated(world)
