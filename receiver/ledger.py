@@ -1,7 +1,7 @@
 """The functions hikvision_sync_* as Python: claim, renew, record, release, want, check.
 
 All that is concurrent lives in SQL (sql/0001_ledger.sql); this module calls and parses. Every call
-but claim may be repeated, and is when the answer got lost. A lost claim costs one lease's length.
+but claim may be repeated, and is when the answer got lost. A lost claim or lease costs its length.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Ledger:
 
     async def lease(self, terminal_id: UUID, *, lease_s: float) -> Leased:
         """Ask for one terminal; the answer says whether it is ours, another's, or resting."""
-        found = await self._call(
+        found = await self._repeated_call(
             "lease",
             p_receiver=self._receiver,
             p_terminal_id=str(terminal_id),
@@ -57,14 +57,14 @@ class Ledger:
 
     async def due(self, terminal_id: UUID, fence: int, *, limit: int) -> tuple[Pair, ...]:
         """Return pairs that are due on a terminal which is leased already."""
-        found = await self._call(
+        found = await self._repeated_call(
             "due", p_terminal_id=str(terminal_id), p_fence=fence, p_limit=limit
         )
         return _parsed(_pairs, found)
 
     async def take(self, terminal_id: UUID, fence: int, employee_id: UUID) -> Pair:
         """Want one pair now, whatever was done before, and return it; raise LeaseLost."""
-        found = await self._call(
+        found = await self._repeated_call(
             "take",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
@@ -73,6 +73,20 @@ class Ledger:
         if not found:
             raise LeaseLost
         return _parsed(_pairs, found)[0]
+
+    async def intend(
+        self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
+    ) -> bool:
+        """Note a number before the call that puts it there; return whether it was another's."""
+        found = await self._held_call(
+            "intend",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_lease_seconds=lease_s,
+            p_employee_id=str(employee_id),
+            p_employee_no=employee_no,
+        )
+        return bool(found[0].get("taken_over"))
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Hold a lease for at least so many seconds from now; raise LeaseLost."""
@@ -131,17 +145,19 @@ class Ledger:
         """Return what the database says of its own set-up."""
         return [_parsed(_check, row) for row in await self._call("check")]
 
-    async def _held_call(self, verb: str, **arguments: Any) -> None:
-        for pause_s in REPEAT_PAUSES_S:
-            try:
-                found = await self._call(verb, **arguments)
-                break
-            except SupabaseUnreachable:
-                await asyncio.sleep(pause_s)
-        else:
-            found = await self._call(verb, **arguments)
+    async def _held_call(self, verb: str, **arguments: Any) -> list[Row]:
+        found = await self._repeated_call(verb, **arguments)
         if not found or found[0].get("held") is not True:
             raise LeaseLost
+        return found
+
+    async def _repeated_call(self, verb: str, **arguments: Any) -> list[Row]:
+        for pause_s in REPEAT_PAUSES_S:
+            try:
+                return await self._call(verb, **arguments)
+            except SupabaseUnreachable:
+                await asyncio.sleep(pause_s)
+        return await self._call(verb, **arguments)
 
     async def _call(self, verb: str, **arguments: Any) -> list[Row]:
         return await rows(self._client.rpc(f"hikvision_sync_{verb}", arguments))

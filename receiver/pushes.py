@@ -7,10 +7,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 from receiver.directory import Directory
-from receiver.errors import LoginRefused, TerminalUnusable
+from receiver.errors import AnswerUnexplained, LoginRefused, ReceiverError, TerminalUnusable
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
@@ -25,12 +26,12 @@ from receiver.models import (
     Terminal,
 )
 from receiver.retries import decide
-from receiver.sync import sync
+from receiver.sync import Intend, sync
 from receiver.visits import Visit, Visits
 
 log = get_logger(__name__)
 
-Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy], Awaitable[Outcome]]
+Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]]
 
 
 class Pushes:
@@ -45,7 +46,10 @@ class Pushes:
         self._visits = visits
 
     async def serve(self, visit: Visit, terminal: Terminal, pairs: Iterable[Pair]) -> None:
-        """Bring wanted pairs there one by one, until one of them gives the terminal a rest."""
+        """Bring wanted pairs there one by one.
+
+        Ends early when one of them gives the terminal a rest, or somebody pressed a button.
+        """
         pairs = tuple(pairs)
         if not pairs:
             return
@@ -59,7 +63,7 @@ class Pushes:
             outcome = await self.push(visit, client, pair, employees[pair.employee_id])
             if outcome.held.employee_no is not None:
                 owners[outcome.held.employee_no] = pair.employee_id
-            if visit.rest is not None:
+            if visit.rest is not None or self._visits.is_waited_for(visit.terminal_id):
                 return
 
     async def push(
@@ -73,7 +77,18 @@ class Pushes:
     ) -> Outcome:
         """Push one pair, record what became of it, and note on the visit what it means."""
         answered = client.calls_answered
-        outcome = await how(client, employee, pair.held, self._policy)
+        try:
+            outcome = await how(
+                client, employee, pair.held, self._policy, partial(self._intend, visit, employee.id)
+            )
+        except ReceiverError:
+            raise
+        except Exception:  # a mistake of ours over one person must not hold up everybody else
+            log.exception("push_failed", employee_id=str(employee.id))
+            error = AnswerUnexplained("The receiver failed at this employee; see its log.")
+            outcome = Outcome(
+                status="fatal", step="person", message=error.message, held=pair.held, error=error
+            )
         if client.calls_answered > answered and outcome.status != "fatal":
             visit.failures = 0
         retry = decide(
@@ -82,9 +97,19 @@ class Pushes:
         if how is not sync and retry.pair_s is None and pair.was_wanted:
             retry = replace(retry, pair_s=0.0)  # a part was pushed; the whole is still wanted
         await self._record(visit, pair, outcome, retry.pair_s)
+        if retry.pair_s:
+            visit.again_s = min(retry.pair_s, visit.again_s or retry.pair_s)
         if retry.terminal_s is not None:
             self.block(visit, outcome, retry.terminal_s)
         return outcome
+
+    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> bool:
+        asked_at, lease_s = time.monotonic(), self._visits.lease_s
+        taken_over = await self._ledger.intend(
+            visit.terminal_id, visit.fence, employee_id, employee_no, lease_s=lease_s
+        )
+        visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
+        return taken_over
 
     def block(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
         """Have the terminal left alone after this visit."""

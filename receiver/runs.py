@@ -185,19 +185,30 @@ class Runs:
     ) -> Outcome:
         if isinstance(terminal, TerminalUnusable):
             return _fatal(terminal.message)
-        visit = await self._begin(run, terminal_id)
+        with self._visits.waiting_for(terminal_id):
+            visit = await self._begin(run, terminal_id)
         if isinstance(visit, Outcome):
             return visit
         try:
-            pair = await self._ledger.take(terminal_id, visit.fence, employee.id)
-            client = self._visits.client(terminal, visit)
-            outcome = await self._pushes.push(visit, client, pair, employee, how=how)
-            if visit.rest is None:
-                due = await self._ledger.due(terminal_id, visit.fence, limit=EDITS_PER_VISIT)
-                await self._pushes.serve(visit, terminal, due)
-            return outcome
+            return await self._push(visit, employee.id, how)
+        except TerminalUnusable as error:
+            return _fatal(error.message)
         finally:
             await self._end(visit)
+
+    async def _push(self, visit: Visit, employee_id: UUID, how: Sync) -> Outcome:
+        """Push one pair on a leased terminal, and then what HR edited there meanwhile."""
+        pair = await self._ledger.take(visit.terminal_id, visit.fence, employee_id)
+        # Anew, and after the take: HR may have edited since, and the worker served it already.
+        employees, terminal = await asyncio.gather(
+            self._directory.employees([employee_id]), self._directory.terminal(visit.terminal_id)
+        )
+        client = self._visits.client(terminal, visit)
+        outcome = await self._pushes.push(visit, client, pair, employees[employee_id], how=how)
+        if visit.rest is None:
+            due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
+            await self._pushes.serve(visit, terminal, due)
+        return outcome
 
     async def _begin(self, run: Run, terminal_id: UUID) -> Visit | Outcome:
         """Wait until the terminal is free and lease it; an Outcome says why it cannot be had."""

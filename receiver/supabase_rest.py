@@ -52,7 +52,7 @@ async def _refuse_empty(response: httpx.Response) -> None:
 
     No rows would make every employee asked for a leaver.
     """
-    if response.status_code == httpx.codes.OK and not (await response.aread()).strip():
+    if response.is_success and not (await response.aread()).strip():
         raise httpx.RemoteProtocolError("an answer without a body", request=response.request)
 
 

@@ -5,10 +5,12 @@ before photo, a leaver's access ended, a photo that the terminal has already not
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
 from receiver.errors import (
+    AnswerUnexplained,
     DataRefused,
     NotSupported,
     PersonAbsent,
@@ -36,6 +38,11 @@ UNKNOWN_PHOTO = "unknown"
 """In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
 
 NO_NUMBER = "The employee has no employee_no."
+
+
+Intend = Callable[[str], Awaitable[bool]]
+"""Called with a number before the first call that may put it on the terminal: the ledger must know
+of everybody who may have to leave. Returns whether the number was another's there."""
 
 
 class PersonTerminal(Protocol):
@@ -70,7 +77,7 @@ def photo_fingerprint(employee: Employee) -> str | None:
 
 
 async def sync(
-    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
     """Bring the employee there; whatever the terminal does, the answer is an Outcome.
 
@@ -90,19 +97,19 @@ async def sync(
         held = Held()
     if employee.employee_no is None:
         return _outcome("skipped", "person", NO_NUMBER, held)
-    return await _sync_person(terminal, employee, employee.employee_no, held)
+    return await _sync_person(terminal, employee, employee.employee_no, held, intend)
 
 
 async def sync_anew(
-    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
     """Bring the employee there, the photo too, whatever the ledger believes."""
     photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
-    return await sync(terminal, employee, replace(held, photo=photo), policy)
+    return await sync(terminal, employee, replace(held, photo=photo), policy, intend)
 
 
 async def sync_photo(
-    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, _intend: Intend
 ) -> Outcome:
     """Bring only the photo there, for a person whom the terminal holds; a leaver's access ends."""
     if not employee.active:
@@ -133,17 +140,17 @@ async def _sync_photo(
 
 
 async def _sync_person(
-    terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held
+    terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
+    if held.employee_no != employee_no:
+        taken_over = await intend(employee_no)
+        held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO if taken_over else None)
     try:
         known = await terminal.put_person(employee_no, employee.name)
     except TerminalError as error:
-        if not isinstance(error, DataRefused):
-            # It may have taken the person before its answer got lost, who may have to leave.
-            held = replace(held, employee_no=employee_no)
-        return _person_failed(error, held)
-    photo = held.photo if known and held.employee_no == employee_no else None
-    held = Held(employee_no=employee_no, photo=photo)
+        return _person_failed(error, held)  # it may hold them all the same
+    photo = held.photo if known else None
+    held = replace(held, photo=photo)
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
         return _outcome("success", "done", words, held)
@@ -178,6 +185,8 @@ async def _sync_leaver(
             await terminal.erase(employee_no)
             return _outcome("success", "done", "The person is erased from the terminal.", Held())
         await terminal.end_validity(employee_no, employee.name)
+    except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
+        return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
         return _person_failed(error, held)
     return _outcome("success", "done", "The person may no longer pass.", held)

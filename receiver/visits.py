@@ -5,6 +5,9 @@ it by the gate, under a lease, and leaves its rest in the ledger.
 """
 
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -26,6 +29,8 @@ class Visit:
         self.failures = failures
         """What went wrong in a row, on this visit and those before it."""
         self.lease = lease
+        self.again_s: float | None = None
+        """When the first of its pairs that failed is due again, in seconds."""
         self.rest: Rest | None = None
         """Set when the terminal is to be left alone; the visit must end then."""
 
@@ -42,6 +47,21 @@ class Visits:
         self._http = terminals_http
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S
         """For how long to lease: enough for a call other than a face's."""
+
+        self._waited_for: Counter[UUID] = Counter()
+
+    @contextmanager
+    def waiting_for(self, terminal_id: UUID) -> Iterator[None]:
+        """Ask whoever of this receiver visits the terminal to leave after the pair in hand."""
+        self._waited_for[terminal_id] += 1
+        try:
+            yield
+        finally:
+            self._waited_for[terminal_id] -= 1
+
+    def is_waited_for(self, terminal_id: UUID) -> bool:
+        """Tell whether somebody of this receiver waits for the terminal."""
+        return self._waited_for[terminal_id] > 0
 
     def begin(self, terminal_id: UUID, fence: int, failures: int, *, asked_at: float) -> Visit:
         """Return the visit to a terminal leased for `lease_s` by a request begun at `asked_at`."""

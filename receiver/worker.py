@@ -26,6 +26,12 @@ BATCH = 20
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""
 
+SUPABASE_REST_S = 10.0
+"""For a terminal whose employees cannot be read: its next visit would fail at once too."""
+
+MAKE_WAY_S = 0.5
+"""How long a terminal is left to the button that waits for it, which asks every 0.25 s."""
+
 VISIT_FAILED = Rest(seconds=60.0, reason="The receiver failed at this terminal; see its log.")
 
 log = get_logger(__name__)
@@ -126,6 +132,7 @@ class Worker:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
             self._note_supabase(error)
+            visit.rest = Rest(seconds=SUPABASE_REST_S, reason=error.message)
         except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
             visit.failures += 1
@@ -148,7 +155,12 @@ class Worker:
         # It may have more due pairs: those over the batch, those edited meanwhile, or after its
         # rest those that failed.
         due_in_s = max(self._settings.device_delay_s, visit.rest.seconds if visit.rest else 0.0)
-        asyncio.get_running_loop().call_later(due_in_s, self.wake)
+        loop = asyncio.get_running_loop()
+        loop.call_later(due_in_s, self.wake)
+        if visit.again_s is not None:
+            loop.call_later(max(due_in_s, visit.again_s), self.wake)
+        if self._visits.is_waited_for(visit.terminal_id):
+            await asyncio.sleep(MAKE_WAY_S)
 
     def _note_supabase(self, error: SupabaseError | None) -> None:
         if error is None:

@@ -71,7 +71,8 @@ create table if not exists hikvision_sync.terminals (
     changed_at   timestamptz            -- when its row in dispozitive_pontaj last changed
 );
 
--- Spread waiting edits over the active terminals as wanted pairs. Called by claim.
+-- Spread waiting edits over the terminals as wanted pairs: over the active ones, and over those that
+-- may hold the person and are not active now, where the pair waits until they are. Called by claim.
 -- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Two receivers
 -- doing this at once take different edits, and write pairs in one order: they may wait for each
 -- other's short transactions, but never deadlock. The size is bounded so that a call stays far
@@ -108,6 +109,8 @@ begin
         from unnest(v_employees, v_edited_at) as e(employee_id, edited_at)
         cross join public.dispozitive_pontaj d
         where d.status = 'activ'
+           or exists (select from hikvision_sync.pairs h
+                      where h.terminal_id = d.id and h.employee_id = e.employee_id)
         order by d.id, e.employee_id
         on conflict (terminal_id, employee_id) do update set
             wanted = p.wanted + 1,
@@ -268,6 +271,34 @@ begin
         from leased l join taken p on p.terminal_id = l.terminal_id;
 end $$;
 
+-- Note under which number a person is about to be put on a terminal.
+-- Promise: whoever a call may put there is known here before it is made; a receiver that dies before
+-- it records leaves nobody behind who could not be made to leave. taken_over: the number was
+-- another's on this terminal, whose face may still be there under it; it is theirs no longer.
+create or replace function public.hikvision_sync_intend(
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
+    p_employee_id uuid, p_employee_no text
+) returns table (held boolean, taken_over boolean)
+language plpgsql security definer set search_path = '' as $$
+declare
+    v_held boolean;
+    v_taken_over boolean;
+begin
+    select r.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    if v_held then
+        update hikvision_sync.pairs p set employee_no = null, photo = null
+        where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
+          and p.employee_id <> p_employee_id;
+        v_taken_over := found;
+        update hikvision_sync.pairs p set
+            employee_no = p_employee_no,
+            photo = case when v_taken_over then 'unknown' end
+        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
+    end if;
+    return query select v_held, v_taken_over;
+end $$;
+
 -- Record what became of one claimed pair, and lengthen the lease.
 -- Promise: with p_retry_seconds null the claimed version is done (whatever its status: bad data
 -- is done until HR changes it); otherwise the pair stays wanted and is due again after so many
@@ -342,7 +373,10 @@ declare
 begin
     insert into hikvision_sync.edits (employee_id)
         select a.id from public.angajati a
-        where p_employee_id is null or a.id = p_employee_id;
+        where p_employee_id is null or a.id = p_employee_id
+        union   -- those of whom HR has no row any more, too: they may still be on a terminal
+        select p.employee_id from hikvision_sync.pairs p
+        where p_employee_id is null or p.employee_id = p_employee_id;
     get diagnostics v_count = row_count;
     return query select v_count;
 end $$;

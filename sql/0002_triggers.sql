@@ -22,7 +22,7 @@ create or replace function hikvision_sync.sign(
 $$;
 
 -- Post one signed, thin webhook for each of p_records (a jsonb array).
--- Promise: never raises. p_records must hold ids only: they leave the database.
+-- Promise: never raises, but for a statement timeout that comes due in it. p_records must hold ids only: they leave the database.
 -- clock_timestamp(), not now(): now() is when HR's transaction began, which may be over the
 -- receiver's five minutes ago.
 create or replace function hikvision_sync.post_webhooks(

@@ -579,3 +579,38 @@ async def test_300_employees_on_4_terminals_stream_in_order_and_in_flat_memory(
     assert memory[-1] - memory[1] < 16 * 2**20
     assert world.disagreeing() == []
     assert_well_treated(world)
+
+
+async def test_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(opened: Open) -> None:
+    """The run must push what HR says when it comes to a person, not when it began."""
+    world = await opened(SLOW)
+    [terminal] = [site.terminal for site in world.sites]
+    ids = sorted(await hire_unnoticed(world, 6))
+    rows = world.execute(
+        "select employee_no::text as no from angajati_biometrie where angajat_id = %s", ids[-1]
+    )
+    number = str(rows[0]["no"])
+    await press(world, ALL)
+    assert terminal.may_pass(number, datetime.now(UTC))
+    async with browser(world) as client:
+        lines = stream(client, ALL, {})
+        await anext(lines)
+        await anext(lines)
+        world.execute("update angajati set status = 'inactiv' where id = %s", ids[-1])
+        seen = [line async for line in lines]
+    assert "no longer pass" in [line for line in seen if line["type"] == "result"][-1]["message"]
+    assert not terminal.may_pass(number, datetime.now(UTC))
+
+
+async def test_a_press_gets_its_turn_beside_the_receivers_own_backlog(opened: Open) -> None:
+    world = await opened(SLOW, poll_s=1.0)
+    async with Hr(world.supabase) as hr:
+        people = [await hr.hire(f"Muncitor{n}", "Ion") for n in range(40)]
+    waiting = "select count(*) from hikvision_sync.pairs where wanted > done"
+    while world.execute(waiting)[0]["count"] == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert statuses(await press(world, ONE, {"angajat_id": people[-1].id})) == ["success"]
+    left = world.execute(waiting)[0]["count"]
+    assert isinstance(left, int)
+    assert left > 20  # it did not wait for a whole batch to end
+    assert_well_treated(world)

@@ -452,3 +452,39 @@ async def test_postgres_stopped_and_started_again_loses_nothing(
             assert await world.agreed(within_s=ON_TIME_S)
         await ready(world)
         assert_well_treated(world)
+
+
+async def test_who_was_put_there_by_a_receiver_that_died_at_once_can_still_be_made_to_leave(
+    world_of: OpenWorld,
+) -> None:
+    """Killed between the person and the record; then HR deletes the row: only we know of them."""
+    world = await world_of(Profile(name="slow faces", face_delay_s=3.0))
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        await eventually(lambda: "1000" in terminal.persons)
+        await world.receiver.kill()
+        world.execute("delete from angajati where id = %s", ion.id)
+        assert terminal.may_pass("1000", datetime.now(UTC))
+        await world.receiver.start()
+        assert await world.agreed(within_s=90)
+    assert not terminal.may_pass("1000", datetime.now(UTC))
+
+
+async def test_a_photo_that_could_not_be_fetched_is_tried_again_without_a_poll(
+    world_of: OpenWorld,
+) -> None:
+    world = await world_of(MODERN, settings={"POLL_SECONDS": NEVER_S})
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        await ready(world)
+        url = await hr.upload("ion.jpg")
+        picture = world.supabase.photos.pop("ion.jpg")
+        row = await hr.insert("angajati", {"nume": "Popescu", "prenume": "Ion"})
+        await hr.insert("angajati_biometrie", {"angajat_id": row["id"], "foto_fata_url": url})
+        await eventually(lambda: '"partial"' in world.receiver.logged())
+        world.supabase.photos["ion.jpg"] = picture
+        assert await world.agreed(within_s=ON_TIME_S)
+    assert terminal.persons["1000"].face is not None

@@ -458,3 +458,62 @@ def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
     a.record(again)
     a.release(again)
     assert b.claim() == []
+
+
+def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [employee, other] = hire(project, 2)
+    for row in (rows := a.claim()):
+        a.record(row)
+    a.release(rows[0])
+    project.run("update dispozitive_pontaj set status = 'eroare'")
+    project.run("update angajati set status = 'inactiv' where id = %s", employee)
+    project.run("delete from angajati where id = %s", other)
+    [never_there] = hire(project)
+    assert a.claim() == []
+    assert project.edits() == []
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    due = {str(row["employee_id"]) for row in a.claim()}
+    assert due == {employee, other}
+    assert never_there not in due
+
+
+def test_wanting_everybody_includes_those_whom_hr_has_deleted(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [gone] = hire(project)
+    [row] = a.claim()
+    a.record(row)
+    a.release(row)
+    project.run("delete from angajati")
+    [row] = a.claim()
+    a.record(row)
+    a.release(row)
+    assert a.call("want", None) == [{"employees": 1}]
+    assert str(a.claim()[0]["employee_id"]) == gone
+
+
+def test_a_number_that_is_intended_is_known_and_is_nobody_elses(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project, 2)
+    first, second = a.claim()
+
+    def intend(row: Row, fence_off: int = 0) -> Row:
+        fence = row["fence"] + fence_off
+        [said] = a.call("intend", row["terminal_id"], fence, 60, row["employee_id"], "1000")
+        return said
+
+    assert intend(first) == {"held": True, "taken_over": False}
+    assert intend(first) == {"held": True, "taken_over": False}
+    assert intend(second) == {"held": True, "taken_over": True}
+    assert not intend(first, fence_off=1)["held"]
+    held = {
+        r["employee_id"]: (r["employee_no"], r["photo"])
+        for r in a.call("due", first["terminal_id"], first["fence"], 10)
+    }
+    assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "unknown")}

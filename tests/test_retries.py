@@ -132,6 +132,15 @@ def test_a_terminals_rest_grows_with_its_own_failures_up_to_the_last(failures: i
         assert retry.terminal_s == expected
 
 
+@pytest.mark.parametrize("error", [AnswerUnexplained, NotSupported, TerminalRefused])
+def test_a_terminal_that_answers_rests_shortly_so_that_others_need_not_wait_for_one(
+    error: type[TerminalError],
+) -> None:
+    """A full terminal must get to the leaver who frees a place before all new hires have failed."""
+    for failures in (1, 5, 10_000):
+        assert after("fatal", error(), failures=failures).terminal_s == TERMINAL_PAUSES_S[1]
+
+
 def test_both_schedules_only_grow() -> None:
     for pauses in (TERMINAL_PAUSES_S, PAIR_PAUSES_S):
         assert all(one < next_ for one, next_ in pairwise(pauses))
@@ -146,7 +155,7 @@ def test_both_schedules_only_grow() -> None:
 )
 def test_jitter_moves_a_pause_by_up_to_a_fifth(attempts: int, failures: int, at: float) -> None:
     moved = after(
-        "fatal", AnswerUnexplained(), attempts=attempts, failures=failures, random=lambda: at
+        "fatal", TerminalTimeout(), attempts=attempts, failures=failures, random=lambda: at
     )
     assert JITTER == 0.2
     assert moved.pair_s == pytest.approx(PAIR_PAUSES_S[attempts] * (0.8 + 0.4 * at))
