@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.hr_day import NAMES, PROFILES
@@ -13,7 +14,12 @@ EMAIL, USER_PASSWORD = "hr@example.com", "parola-hr"
 
 
 def keep_up() -> int:
-    """Keep the world up until Ctrl-C or SIGTERM; return 0."""
+    """Keep the world up until Ctrl-C or SIGTERM; return 0, or 1 where it cannot come up."""
+    for port in (SUPABASE_PORT, RECEIVER_PORT):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                print(f"Port {port} is taken: stop what listens there (another sandbox?).")
+                return 1
     return asyncio.run(_keep_up())
 
 
