@@ -12,10 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from receiver.errors import (
-    NotSupported,
-    TerminalBusy,
-)
+from receiver.errors import NotSupported, TerminalBusy
 from receiver.isapi_answers import (
     FACE_ABSENT,
     FACE_EXISTS,
@@ -73,24 +70,16 @@ class TerminalClient:
 
         Record fails where the person is present and Modify where it is absent (G1 p.85).
         """
-        known, answer = await self._put_person(employee_no, name)
-        short = name.encode()[:SHORT_NAME_BYTES].decode(errors="ignore").rstrip()
-        if short != name and answer.says(NAME_REFUSED):
-            known, answer = await self._put_person(employee_no, short)
+        answer = await self._send_person("POST", "Record", employee_no, name, VALID_TO)
+        known = answer.says(PERSON_EXISTS)
+        if known:
+            answer = await self._send_person("PUT", "Modify", employee_no, name, VALID_TO)
         _require_ok(answer)
         return known
 
-    async def _put_person(self, employee_no: str, name: str) -> tuple[bool, Answer]:
-        person = _person(employee_no, name, VALID_TO)
-        answer = await self._call("POST", f"{USER_INFO}/Record", {"UserInfo": person})
-        if not answer.says(PERSON_EXISTS):
-            return False, answer
-        return True, await self._call("PUT", f"{USER_INFO}/Modify", {"UserInfo": person})
-
     async def end_validity(self, employee_no: str, name: str) -> None:
         """Let a person pass no longer, if the terminal holds them; everything else stays."""
-        person = _person(employee_no, name, ENDED_AT)
-        answer = await self._call("PUT", f"{USER_INFO}/Modify", {"UserInfo": person})
+        answer = await self._send_person("PUT", "Modify", employee_no, name, ENDED_AT)
         if not answer.says(PERSON_ABSENT):
             _require_ok(answer)
 
@@ -154,6 +143,19 @@ class TerminalClient:
         if not answer.fields.get("serialNumber"):
             raise answer.error()
         return answer.fields
+
+    async def _send_person(
+        self, method: str, verb: str, employee_no: str, name: str, valid_to: str
+    ) -> Answer:
+        """Send a person, and again with a shorter name where the firmware refuses the long one."""
+        short = name.encode()[:SHORT_NAME_BYTES].decode(errors="ignore").rstrip()
+        path = f"{USER_INFO}/{verb}"
+        person = _person(employee_no, name, valid_to)
+        answer = await self._call(method, path, {"UserInfo": person})
+        if short != name and answer.says(NAME_REFUSED):
+            person = _person(employee_no, short, valid_to)
+            answer = await self._call(method, path, {"UserInfo": person})
+        return answer
 
     async def _face_call(self, method: str, name: str, face: Mapping[str, Any]) -> Answer:
         return await self._call(

@@ -26,7 +26,7 @@ from receiver.models import (
     Terminal,
 )
 from receiver.retries import decide
-from receiver.sync import Intend, sync
+from receiver.sync import Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
 
 log = get_logger(__name__)
@@ -94,7 +94,7 @@ class Pushes:
         retry = decide(
             outcome, attempts=pair.attempts, failures=visit.failures, random=random.random
         )
-        if how is not sync and retry.pair_s is None and pair.was_wanted:
+        if how is sync_photo and retry.pair_s is None and pair.was_wanted:
             retry = replace(retry, pair_s=0.0)  # a part was pushed; the whole is still wanted
         await self._record(visit, pair, outcome, retry.pair_s)
         if retry.pair_s:

@@ -232,8 +232,9 @@ class Runs:
             await self._visits.end(visit)
         except (SupabaseError, LeaseLost) as error:
             log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
-        if visit.rest is not None:
-            asyncio.get_running_loop().call_later(visit.rest.seconds, self._wake)
+        for due_in_s in (visit.rest.seconds if visit.rest else None, visit.again_s):
+            if due_in_s is not None:
+                asyncio.get_running_loop().call_later(due_in_s, self._wake)
 
 
 def _fatal(message: str) -> Outcome:

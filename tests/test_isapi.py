@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
@@ -290,6 +290,16 @@ async def test_a_name_too_long_for_the_firmware_is_cut_between_characters() -> N
         assert "Șerbănescu-Brâncoveanu Ana-Mărioara".startswith(name)
         assert 29 <= len(name.encode()) <= 32
         visit.assert_well_treated()
+
+
+async def test_a_name_too_long_for_the_firmware_keeps_nobody_from_leaving() -> None:
+    long_name = "Șerbănescu-Brâncoveanu Ana-Mărioara"
+    async with visiting(Profile(name_bytes=32)) as visit:
+        for _ in range(2):  # new, and known
+            await visit.client.put_person(NO, long_name)
+        await visit.client.end_validity(NO, long_name)
+        assert not visit.terminal.may_pass(NO, datetime.now(UTC))
+        assert long_name.startswith(visit.person().name)
 
 
 async def test_a_number_the_terminal_does_not_take_is_bad_data() -> None:
