@@ -4,12 +4,10 @@ Who calls is verified before anything else is looked at; what a run does is in `
 """
 
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, Final
-from uuid import UUID
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -26,6 +24,7 @@ from receiver.errors import (
     TokenInvalid,
     TooManyRequests,
 )
+from receiver.events import parse_uuid
 from receiver.logs import get_logger
 from receiver.run import OnFatal, Run
 from receiver.services import Services
@@ -35,7 +34,6 @@ NDJSON: Final = "application/x-ndjson"
 RUN_ID: Final = "X-Run-Id"
 """The header that names the run: who is cut off before the first line can still ask for it."""
 
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 log = get_logger(__name__)
@@ -122,11 +120,11 @@ async def one_run(request: Request) -> Response:
 
 async def _one_employee(request: Request, *, photo_only: bool) -> Response:
     options = await _options(request)
-    angajat_id = options.get("angajat_id")
-    if not isinstance(angajat_id, str) or not _UUID.fullmatch(angajat_id):
+    employee_id = parse_uuid(options.get("angajat_id"))
+    if employee_id is None:
         raise OptionsInvalid("angajat_id is missing, or is not a UUID.")
     run = await services(request).runs.start_one(
-        UUID(angajat_id), _on_fatal(options), photo_only=photo_only
+        employee_id, _on_fatal(options), photo_only=photo_only
     )
     return await _answer(request, run)
 

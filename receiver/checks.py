@@ -5,7 +5,6 @@ for any call, and none while it rests after a refused login: another could lock 
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -56,7 +55,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
                 continue
             try:
-                yield await _look(ledger, visits, terminal)
+                yield await _look(visits, terminal)
             except ReceiverError as error:
                 yield Finding(what=f"terminal {terminal.host}", fault=error.message)
 
@@ -76,19 +75,17 @@ def _database_finding(check: DatabaseCheck, settings: Settings) -> Finding:
     return Finding(what=f"database: {check.name}", fault=fault, note=note)
 
 
-async def _look(ledger: Ledger, visits: Visits, terminal: Terminal) -> Finding:
+async def _look(visits: Visits, terminal: Terminal) -> Finding:
     what = f"terminal {terminal.host}"
     for pause_s in BUSY_PAUSES_S:
         await asyncio.sleep(pause_s)
-        asked_at = time.monotonic()
-        leased = await ledger.lease(terminal.id, lease_s=visits.lease_s)
+        leased, visit = await visits.ask(terminal.id)
         if leased.state != "busy":
             break
     if leased.state == "resting":
         return Finding(what=what, fault=f"Is left alone for now: {leased.rest_reason}")
-    if leased.fence is None:
+    if visit is None:
         return Finding(what=what, fault=None, note="not asked: a receiver is working with it")
-    visit = visits.begin(terminal.id, leased.fence, leased.failures, asked_at=asked_at)
     client = visits.client(terminal, visit)
     try:
         device = await client.device_info()

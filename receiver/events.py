@@ -47,14 +47,16 @@ def parse_event(body: bytes) -> Event:
     key = EMPLOYEE_KEY[table]
     if row.get(key) is None and table == "angajati_biometrie":
         return Event(type=kind, table=table, employee_id=None)
-    return Event(type=kind, table=table, employee_id=_uuid(row.get(key), key))
+    employee_id = parse_uuid(row.get(key))
+    if employee_id is None:
+        raise EventNotOurs(f"The row's {key} is not a UUID.")
+    return Event(type=kind, table=table, employee_id=employee_id)
+
+
+def parse_uuid(value: object) -> UUID | None:
+    """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
+    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
 
 
 def _refuse_constant(_name: str) -> None:
     raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have
-
-
-def _uuid(value: object, key: str) -> UUID:
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
-        raise EventNotOurs(f"The row's {key} is not a UUID.")
-    return UUID(value)

@@ -14,18 +14,16 @@ from uuid import UUID
 from receiver.directory import Directory
 from receiver.errors import (
     EmployeeUnknown,
-    LeaseLost,
     NoActiveTerminal,
     ReceiverError,
     ReceiverStopping,
     RunGoingOn,
     RunStopped,
-    SupabaseError,
     TerminalUnusable,
 )
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Employee, Held, Outcome, Terminal
+from receiver.models import Held, Outcome, Terminal
 from receiver.pushes import Pushes, Sync
 from receiver.run import OnFatal, Result, Run
 from receiver.sync import sync_anew, sync_photo
@@ -153,14 +151,14 @@ class Runs:
         failed: set[UUID] = set()
         for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
             ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
-            employees = await self._directory.employees(ids)
+            employees = await self._directory.employees(ids)  # for the names in the results
             for id_ in ids:
                 for terminal_id, terminal in run.sites:
                     if terminal_id in failed:
                         continue
                     if run.stop_asked:
                         raise RunStopped
-                    outcome = await self._visit(run, terminal_id, terminal, employees[id_], how)
+                    outcome = await self._visit(run, terminal_id, terminal, id_, how)
                     run.add(
                         Result(
                             employee_id=id_,
@@ -180,7 +178,7 @@ class Runs:
         run: Run,
         terminal_id: UUID,
         terminal: Terminal | TerminalUnusable,
-        employee: Employee,
+        employee_id: UUID,
         how: Sync,
     ) -> Outcome:
         if isinstance(terminal, TerminalUnusable):
@@ -190,7 +188,7 @@ class Runs:
         if isinstance(visit, Outcome):
             return visit
         try:
-            return await self._push(visit, employee.id, how)
+            return await self._push(visit, employee_id, how)
         except TerminalUnusable as error:
             return _fatal(error.message)
         finally:
@@ -214,24 +212,18 @@ class Runs:
         """Wait until the terminal is free and lease it; an Outcome says why it cannot be had."""
         deadline = time.monotonic() + MOST_LEASE_WAIT_S
         while not run.stop_asked:
-            asked_at = time.monotonic()
-            leased = await self._ledger.lease(terminal_id, lease_s=self._visits.lease_s)
+            leased, visit = await self._visits.ask(terminal_id)
+            if visit is not None:
+                return visit
             if leased.state == "resting":
                 return _fatal(f"Left alone for now: {leased.rest_reason}")
-            if leased.fence is not None:
-                return self._visits.begin(
-                    terminal_id, leased.fence, leased.failures, asked_at=asked_at
-                )
             if time.monotonic() > deadline:
                 return _fatal("The terminal is busy with another receiver; try again later.")
             await asyncio.sleep(LEASE_PAUSE_S)
         raise RunStopped
 
     async def _end(self, visit: Visit) -> None:
-        try:
-            await self._visits.end(visit)
-        except (SupabaseError, LeaseLost) as error:
-            log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
+        await self._visits.give_back(visit)
         for due_in_s in (visit.rest.seconds if visit.rest else None, visit.again_s):
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s, self._wake)

@@ -13,11 +13,15 @@ from uuid import UUID
 
 import httpx
 
+from receiver.errors import LeaseLost, SupabaseError
 from receiver.gate import LEASE_MARGIN_S, Gate, Lease
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
-from receiver.models import Rest, Terminal
+from receiver.logs import get_logger
+from receiver.models import Leased, Rest, Terminal
 from receiver.settings import Settings
+
+log = get_logger(__name__)
 
 
 class Visit:
@@ -72,6 +76,14 @@ class Visits:
         )
         return Visit(terminal_id, fence, failures, lease)
 
+    async def ask(self, terminal_id: UUID) -> tuple[Leased, Visit | None]:
+        """Ask for one terminal: what came of it, and the visit where it is ours now."""
+        asked_at = time.monotonic()
+        leased = await self._ledger.lease(terminal_id, lease_s=self.lease_s)
+        if leased.fence is None:
+            return leased, None
+        return leased, self.begin(terminal_id, leased.fence, leased.failures, asked_at=asked_at)
+
     def client(self, terminal: Terminal, visit: Visit) -> TerminalClient:
         """Return a client whose every call passes the gate under the visit's lease."""
         return TerminalClient(
@@ -91,3 +103,10 @@ class Visits:
             failures=visit.failures,
             rest=visit.rest,
         )
+
+    async def give_back(self, visit: Visit) -> None:
+        """End a visit whatever Supabase says; a terminal not given back is free by its lease."""
+        try:
+            await self.end(visit)
+        except (SupabaseError, LeaseLost) as error:
+            log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)

@@ -148,10 +148,7 @@ class Worker:
             await self._pushes.serve(visit, terminal, claim.pairs)
 
     async def _end(self, visit: Visit) -> None:
-        try:
-            await self._visits.end(visit)
-        except (SupabaseError, LeaseLost) as error:
-            log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
+        await self._visits.give_back(visit)
         # It may have more due pairs: those over the batch, those edited meanwhile, or after its
         # rest those that failed.
         due_in_s = max(self._settings.device_delay_s, visit.rest.seconds if visit.rest else 0.0)

@@ -120,6 +120,19 @@ begin
             next_attempt_at = clock_timestamp();
 end $$;
 
+-- Make a free terminal p_receiver's; free -> leased. Its row must be locked by the caller.
+create or replace function hikvision_sync.take_lease(
+    p_terminal_id uuid, p_receiver text, p_now timestamptz, p_lease_seconds double precision
+) returns hikvision_sync.terminals language sql security definer set search_path = '' as $$
+    update hikvision_sync.terminals t set
+        fence = t.fence + 1,
+        leased_by = p_receiver,
+        leased_at = p_now,
+        leased_until = p_now + make_interval(secs => least(p_lease_seconds, 600))
+    where t.terminal_id = p_terminal_id
+    returning t.*
+$$;
+
 -- Lease one terminal that has due work and return up to p_limit of its wanted pairs.
 -- Promise: no two callers get the same terminal (for update skip locked); terminals take turns,
 -- the one that waited longest first; no row means nothing is due. Reads pairs without locking
@@ -152,13 +165,8 @@ begin
     if not found then
         return;
     end if;
-    update hikvision_sync.terminals t set          -- free -> leased
-        fence = t.fence + 1,
-        leased_by = p_receiver,
-        leased_at = v_now,
-        leased_until = v_now + make_interval(secs => least(p_lease_seconds, 600))
-    where t.terminal_id = v_terminal.terminal_id
-    returning t.* into v_terminal;
+    v_terminal := hikvision_sync.take_lease(
+        v_terminal.terminal_id, p_receiver, v_now, p_lease_seconds);
     return query
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures,
                p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo
@@ -194,14 +202,9 @@ begin
           or (v_terminal.leased_by is not null and v_terminal.leased_until >= v_now) then
         return query select 'busy', null::bigint, v_terminal.failures, null::text;
     else
-        return query
-            update hikvision_sync.terminals t set          -- free -> leased
-                fence = t.fence + 1,
-                leased_by = p_receiver,
-                leased_at = v_now,
-                leased_until = v_now + make_interval(secs => least(p_lease_seconds, 600))
-            where t.terminal_id = p_terminal_id
-            returning 'leased', t.fence, t.failures, null::text;
+        v_terminal := hikvision_sync.take_lease(
+            p_terminal_id, p_receiver, v_now, p_lease_seconds);
+        return query select 'leased', v_terminal.fence, v_terminal.failures, null::text;
     end if;
 end $$;
 

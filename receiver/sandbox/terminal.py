@@ -101,7 +101,7 @@ class SimulatedTerminal:
         self._writes_seen = 0
         self._awake = asyncio.Event()
         self._awake.set()
-        self._power = PowerSupply(self._serve, host=self.host, port=port)
+        self._power = PowerSupply(self._serve, port=port)
 
     async def __aenter__(self) -> Self:
         await self.start()

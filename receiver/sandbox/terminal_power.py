@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from receiver.sandbox.loopback import bound_socket
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,14 +24,13 @@ _CONNECTIONS = 100
 
 
 class PowerSupply:
-    """Serves `app` on `host`:`port` inside the running loop, while it is on.
+    """Serves `app` on a port of the loopback inside the running loop, while it is on.
 
     Port 0 becomes a free port when it is first switched on, and is kept until `disconnect`.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, *, port: int) -> None:
         self._app = app
-        self._host = host
         self.port = port
         self._reserved: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -39,7 +40,7 @@ class PowerSupply:
         """Listen; returns once it does. No effect if it is on."""
         if self._server is not None:
             return
-        listener, self._reserved = self._reserved or _bound(self._host, self.port), None
+        listener, self._reserved = self._reserved or bound_socket(self.port), None
         self.port = listener.getsockname()[1]
         self._server = _server(self._app)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -66,7 +67,7 @@ class PowerSupply:
         for listener in server.servers:
             listener.close()
         # Bound but not listening: connections are refused and nobody else gets the port.
-        self._reserved = _bound(self._host, self.port)
+        self._reserved = bound_socket(self.port)
         await _break_connections(server)
 
     def disconnect(self) -> None:
@@ -99,19 +100,6 @@ def _server(app: ASGIApp) -> _Server:
             limit_concurrency=_CONNECTIONS,
         )
     )
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio sets TCP_NODELAY only where it is; without, each answer
-    # waits 40 ms for a delayed ACK.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 async def _break_connections(server: uvicorn.Server) -> None:
