@@ -12,15 +12,19 @@ begin;
 create schema if not exists hikvision_sync;
 revoke all on schema hikvision_sync from public;
 
--- Edits of employees that are not yet spread over the terminals. Append-only for the triggers.
+-- Edits that are not yet spread over the terminals: of an employee, or of a terminal that is to be
+-- filled with everybody. Append-only for the triggers.
 -- Promise: an edit that HR committed has a row here until claim has turned it into wanted pairs,
 -- in one transaction. The triggers only ever insert, so HR's transaction waits for no lock of
 -- ours, cannot deadlock with another edit, and pays for one row however many terminals there are.
 create table if not exists hikvision_sync.edits (
     id          bigint generated always as identity primary key,
-    employee_id uuid not null,          -- angajati.id; no foreign key: a deleted employee matters too
+    employee_id uuid,                   -- angajati.id; no foreign key: a deleted employee matters too
     edited_at   timestamptz not null default clock_timestamp()
 );
+alter table hikvision_sync.edits alter column employee_id drop not null;
+alter table hikvision_sync.edits add column if not exists
+    terminal_id uuid;                   -- dispozitive_pontaj.id, where employee_id is null: a fill
 
 -- One row per pair (employee, terminal) that was ever wanted.
 -- Promise: a pair with wanted > done still has to be brought to its terminal. Each edit adds one
@@ -70,48 +74,83 @@ create table if not exists hikvision_sync.terminals (
     login_refused boolean not null default false, -- rests for that: one more try may lock the account
     changed_at   timestamptz            -- when its row in dispozitive_pontaj last changed
 );
+alter table hikvision_sync.terminals add column if not exists
+    device jsonb;                       -- what is known of the hardware and firmware behind the row
+alter table hikvision_sync.terminals add column if not exists
+    looked_at timestamptz;              -- when it last said which hardware it is
 
--- Spread waiting edits over the terminals as wanted pairs: over the active ones, and over those that
--- may hold the person and are not active now, where the pair waits until they are. Called by claim.
+-- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
+-- over those that may hold the person and are not active now, where the pair waits until they are.
+-- A terminal's: all active employees. Called by claim.
 -- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Two receivers
--- doing this at once take different edits, and write pairs in one order: they may wait for each
--- other's short transactions, but never deadlock. The size is bounded so that a call stays far
--- below PostgREST's statement timeout (8 s).
+-- doing this at once take different edits, and write pairs in one statement in one order: they may
+-- wait for each other's short transactions, but never deadlock. The size is bounded so that a call
+-- stays far below PostgREST's statement timeout (8 s).
 create or replace function hikvision_sync.spread_edits()
 returns void language plpgsql security definer set search_path = '' as $$
 declare
     v_terminals integer;
-    v_employees uuid[];
+    v_persons integer;
+    v_employee_ids uuid[];
+    v_terminal_ids uuid[];
     v_edited_at timestamptz[];
 begin
+    if not exists (select from hikvision_sync.edits) then
+        return;
+    end if;
     select count(*) into v_terminals from public.dispozitive_pontaj d where d.status = 'activ';
+    select count(*) into v_persons from public.angajati a where a.status = 'activ';
     with taken as (
         delete from hikvision_sync.edits e
         where e.id in (
-            select id from hikvision_sync.edits order by id
+            select i.id from hikvision_sync.edits i where i.employee_id is not null order by i.id
             limit greatest(1, 20000 / greatest(1, v_terminals))
             for update skip locked
         )
-        returning e.employee_id, e.edited_at
-    ), edited as (
-        select t.employee_id, min(t.edited_at) as edited_at from taken t group by t.employee_id
+        returning e.*
+    ), fills as (
+        delete from hikvision_sync.edits e
+        where e.id in (
+            select i.id from hikvision_sync.edits i where i.employee_id is null order by i.id
+            limit greatest(1, 20000 / greatest(1, v_persons))
+            for update skip locked
+        )
+        returning e.*
     )
-    select array_agg(e.employee_id), array_agg(e.edited_at) into v_employees, v_edited_at
-        from edited e;
-    if v_employees is null then
+    select array_agg(t.employee_id), array_agg(t.terminal_id), array_agg(t.edited_at)
+        into v_employee_ids, v_terminal_ids, v_edited_at
+        from (select * from taken union all select * from fills) t;
+    if v_edited_at is null then
         return;
     end if;
     insert into hikvision_sync.terminals (terminal_id)
         select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
         on conflict do nothing;
+    with edited as (
+        select e.employee_id, e.terminal_id, min(e.edited_at) as edited_at
+        from unnest(v_employee_ids, v_terminal_ids, v_edited_at)
+             as e(employee_id, terminal_id, edited_at)
+        group by e.employee_id, e.terminal_id
+    )
     insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since)
-        select d.id, e.employee_id, e.edited_at
-        from unnest(v_employees, v_edited_at) as e(employee_id, edited_at)
-        cross join public.dispozitive_pontaj d
-        where d.status = 'activ'
-           or exists (select from hikvision_sync.pairs h
-                      where h.terminal_id = d.id and h.employee_id = e.employee_id)
-        order by d.id, e.employee_id
+        select w.terminal_id, w.employee_id, min(w.edited_at)
+        from (
+            select d.id as terminal_id, e.employee_id, e.edited_at
+            from edited e
+            cross join public.dispozitive_pontaj d
+            where e.employee_id is not null
+              and (d.status = 'activ'
+                   or exists (select from hikvision_sync.pairs h
+                              where h.terminal_id = d.id and h.employee_id = e.employee_id))
+            union all
+            select d.id, a.id, e.edited_at
+            from edited e
+            join public.dispozitive_pontaj d on d.id = e.terminal_id
+            cross join public.angajati a
+            where e.employee_id is null and a.status = 'activ'
+        ) w
+        group by w.terminal_id, w.employee_id
+        order by w.terminal_id, w.employee_id
         on conflict (terminal_id, employee_id) do update set
             wanted = p.wanted + 1,
             wanted_since = case when p.wanted > p.done then p.wanted_since
@@ -133,14 +172,29 @@ create or replace function hikvision_sync.take_lease(
     returning t.*
 $$;
 
--- Lease one terminal that has due work and return up to p_limit of its wanted pairs.
+-- Whether a terminal is to be asked which hardware it is: never asked, not for a while, or not
+-- since something went wrong, after which another may stand there.
+create or replace function hikvision_sync.look_due(
+    t hikvision_sync.terminals, p_now timestamptz, p_look_seconds double precision
+) returns boolean language sql immutable set search_path = '' as $$
+    select t.looked_at is null or t.failures > 0
+        or t.looked_at < p_now - make_interval(secs => p_look_seconds)
+$$;
+
+-- Functions that answer in another shape than in an earlier version of this file.
+drop function if exists public.hikvision_sync_claim(text, double precision, integer);
+drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
+
+-- Lease one terminal that has due work and return up to p_limit of its wanted pairs; or one that is
+-- to be looked at, which may have none: then a single row without an employee.
 -- Promise: no two callers get the same terminal (for update skip locked); terminals take turns,
 -- the one that waited longest first; no row means nothing is due. Reads pairs without locking
 -- them: the lease is the lock.
 create or replace function public.hikvision_sync_claim(
-    p_receiver text, p_lease_seconds double precision, p_limit integer
+    p_receiver text, p_lease_seconds double precision, p_limit integer,
+    p_look_seconds double precision default 900
 ) returns table (
-    terminal_id uuid, fence bigint, failures integer,
+    terminal_id uuid, fence bigint, failures integer, device jsonb, look boolean,
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text
 ) language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
@@ -156,9 +210,10 @@ begin
     where (t.leased_by is null or t.leased_until < v_now)
       and (t.free_at <= v_now or t.last_held_by = p_receiver)
       and (t.rests_until is null or t.rests_until <= v_now)
-      and exists (select from hikvision_sync.pairs p
-                  where p.terminal_id = t.terminal_id and p.wanted > p.done
-                    and p.next_attempt_at <= v_now)
+      and (t.looked_at < v_now - make_interval(secs => p_look_seconds)
+           or exists (select from hikvision_sync.pairs p
+                      where p.terminal_id = t.terminal_id and p.wanted > p.done
+                        and p.next_attempt_at <= v_now))
     order by t.leased_at nulls first, t.terminal_id
     limit 1
     for update of t skip locked;
@@ -168,13 +223,15 @@ begin
     v_terminal := hikvision_sync.take_lease(
         v_terminal.terminal_id, p_receiver, v_now, p_lease_seconds);
     return query
-        select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures,
-               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo
-        from hikvision_sync.pairs p
-        where p.terminal_id = v_terminal.terminal_id and p.wanted > p.done
-          and p.next_attempt_at <= v_now
-        order by p.attempts, p.wanted_since, p.employee_id
-        limit least(p_limit, 1000);
+        select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
+               hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
+               w.employee_id, w.wanted, w.attempts, w.employee_no, w.photo
+        from (select) one left join lateral (
+            select p.* from hikvision_sync.pairs p
+            where p.terminal_id = v_terminal.terminal_id and p.wanted > p.done
+              and p.next_attempt_at <= v_now
+            order by p.attempts, p.wanted_since, p.employee_id
+            limit least(p_limit, 1000)) w on true;
 end $$;
 
 -- Lease one named terminal, for a look at it or a button's push.
@@ -183,9 +240,11 @@ end $$;
 -- trying again would lock the account); only the first leases anything. A terminal that rests for
 -- another reason is leased: somebody wants to know now.
 create or replace function public.hikvision_sync_lease(
-    p_receiver text, p_terminal_id uuid, p_lease_seconds double precision
-) returns table (state text, fence bigint, failures integer, rest_reason text)
-language plpgsql security definer set search_path = '' as $$
+    p_receiver text, p_terminal_id uuid, p_lease_seconds double precision,
+    p_look_seconds double precision default 900
+) returns table (
+    state text, fence bigint, failures integer, rest_reason text, device jsonb, look boolean
+) language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
 declare
     v_now timestamptz;
@@ -197,14 +256,17 @@ begin
     select t.* into v_terminal from hikvision_sync.terminals t
         where t.terminal_id = p_terminal_id for update;
     if v_terminal.login_refused and v_terminal.rests_until > v_now then
-        return query select 'resting', null::bigint, v_terminal.failures, v_terminal.rest_reason;
+        return query select 'resting', null::bigint, v_terminal.failures, v_terminal.rest_reason,
+                            null::jsonb, false;
     elsif (v_terminal.free_at > v_now and v_terminal.last_held_by is distinct from p_receiver)
           or (v_terminal.leased_by is not null and v_terminal.leased_until >= v_now) then
-        return query select 'busy', null::bigint, v_terminal.failures, null::text;
+        return query select 'busy', null::bigint, v_terminal.failures, null::text,
+                            null::jsonb, false;
     else
         v_terminal := hikvision_sync.take_lease(
             p_terminal_id, p_receiver, v_now, p_lease_seconds);
-        return query select 'leased', v_terminal.fence, v_terminal.failures, null::text;
+        return query select 'leased', v_terminal.fence, v_terminal.failures, null::text,
+            v_terminal.device, hikvision_sync.look_due(v_terminal, v_now, p_look_seconds);
     end if;
 end $$;
 
@@ -219,6 +281,41 @@ begin
                                 + make_interval(secs => least(p_lease_seconds, 600)))
     where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
     return query select found;
+end $$;
+
+-- Remember what hardware and firmware stand behind a leased terminal, and what they were found to
+-- take. p_device is a jsonb object; its `serial` tells one piece of hardware from another.
+-- Promise: replaced = true means another one stands there now. The ledger for it starts again: what
+-- it holds is unknown, and everybody is wanted there, those too who may not pass.
+create or replace function public.hikvision_sync_meet(
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_device jsonb
+) returns table (held boolean, replaced boolean)
+language plpgsql security definer set search_path = '' as $$
+declare
+    v_held boolean;
+    v_replaced boolean;
+    v_now timestamptz;
+begin
+    select r.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    if v_held then
+        v_now := clock_timestamp();
+        select nullif(t.device ->> 'serial', '') <> nullif(p_device ->> 'serial', '') into v_replaced
+            from hikvision_sync.terminals t where t.terminal_id = p_terminal_id;
+        update hikvision_sync.terminals t set device = p_device, looked_at = v_now
+            where t.terminal_id = p_terminal_id;
+        if v_replaced then
+            update hikvision_sync.pairs p set
+                wanted = p.wanted + 1,
+                wanted_since = case when p.wanted > p.done then p.wanted_since else v_now end,
+                attempts = 0,
+                next_attempt_at = v_now,
+                photo = case when p.employee_no is not null then 'unknown' end
+            where p.terminal_id = p_terminal_id;
+            insert into hikvision_sync.edits (terminal_id) values (p_terminal_id);
+        end if;
+    end if;
+    return query select v_held, coalesce(v_replaced, false);
 end $$;
 
 -- Return up to p_limit due pairs of a terminal that is already leased, as claim does.

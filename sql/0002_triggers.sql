@@ -125,15 +125,20 @@ begin
     return null;
 end $$;
 
--- After a terminal's address, credentials or status changed: what it rested for may be mended.
--- Promise: it is tried again at once, also when a receiver is just finding the old ones wrong.
+-- After a terminal was added, or its address, credentials or status changed.
+-- Promise: one that becomes active is filled with everybody. What it rested for may be mended: it is
+-- tried again at once, also when a receiver is just finding the old values wrong; and asked which
+-- hardware it is, because another may stand at a changed address.
 create or replace function hikvision_sync.dispozitiv_changed()
 returns trigger language plpgsql security definer set search_path = '' as $$
 begin
     update hikvision_sync.terminals t set
-        changed_at = clock_timestamp(), failures = 0,
+        changed_at = clock_timestamp(), failures = 0, looked_at = '-infinity',
         rests_until = null, rest_reason = null, login_refused = false
     where t.terminal_id = new.id;
+    if new.status = 'activ' and (tg_op = 'INSERT' or old.status is distinct from 'activ') then
+        insert into hikvision_sync.edits (terminal_id) values (new.id);
+    end if;
     return null;
 end $$;
 
@@ -163,6 +168,9 @@ create or replace trigger hikvision_sync_deleted
     after delete on public.angajati_biometrie
     referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_biometrie_edited();
+create or replace trigger hikvision_sync_inserted
+    after insert on public.dispozitive_pontaj
+    for each row execute function hikvision_sync.dispozitiv_changed();
 create or replace trigger hikvision_sync_changed
     after update of ip_address, port, username, password_encrypted, status
     on public.dispozitive_pontaj

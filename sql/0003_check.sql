@@ -58,8 +58,8 @@ begin
           and t.tgrelid in (to_regclass('public.angajati'),
                             to_regclass('public.angajati_biometrie'),
                             to_regclass('public.dispozitive_pontaj'));
-    return query select 'triggers', case when v_count < 7
-        then 'only ' || v_count || ' of 7 triggers are there and enabled: run sql/0002_triggers.sql'
+    return query select 'triggers', case when v_count < 8
+        then 'only ' || v_count || ' of 8 triggers are there and enabled: run sql/0002_triggers.sql'
         end, null::text;
     select count(*) into v_count from public.dispozitive_pontaj d where d.status = 'activ';
     return query select 'terminals', case when v_count = 0

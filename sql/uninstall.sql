@@ -10,6 +10,7 @@ drop trigger if exists hikvision_sync_deleted on public.angajati;
 drop trigger if exists hikvision_sync_inserted on public.angajati_biometrie;
 drop trigger if exists hikvision_sync_updated on public.angajati_biometrie;
 drop trigger if exists hikvision_sync_deleted on public.angajati_biometrie;
+drop trigger if exists hikvision_sync_inserted on public.dispozitive_pontaj;
 drop trigger if exists hikvision_sync_changed on public.dispozitive_pontaj;
 
 do $$

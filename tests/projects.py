@@ -42,8 +42,19 @@ class Project:
 
     def edits(self) -> list[str]:
         """Return the employees whose edits wait to be spread, in order."""
-        rows = self.run("select employee_id::text from hikvision_sync.edits order by id")
+        rows = self.run(
+            "select employee_id::text from hikvision_sync.edits"
+            " where employee_id is not null order by id"
+        )
         return [row["employee_id"] for row in rows]
+
+    def fills(self) -> list[str]:
+        """Return the terminals that wait to be filled with everybody, in order."""
+        rows = self.run(
+            "select terminal_id::text from hikvision_sync.edits"
+            " where employee_id is null order by id"
+        )
+        return [row["terminal_id"] for row in rows]
 
     def _noticed(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import psycopg.types.json
 import pytest
 from psycopg.rows import dict_row
 
@@ -90,11 +91,13 @@ def b(project: Project) -> Iterator[Receiver]:
 
 
 def install_terminals(project: Project, count: int) -> list[str]:
+    """Install terminals as if long ago: they are not to be filled any more."""
     rows = project.run(
         "insert into dispozitive_pontaj (ip_address, username, password_encrypted)"
         " select '10.0.0.' || n, 'admin', 'x' from generate_series(1, %s) n returning id::text",
         count,
     )
+    project.run("delete from hikvision_sync.edits where employee_id is null")
     return sorted(row["id"] for row in rows)
 
 
@@ -471,13 +474,11 @@ def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
     project.run("update dispozitive_pontaj set status = 'eroare'")
     project.run("update angajati set status = 'inactiv' where id = %s", employee)
     project.run("delete from angajati where id = %s", other)
-    [never_there] = hire(project)
     assert a.claim() == []
     assert project.edits() == []
     project.run("update dispozitive_pontaj set status = 'activ'")
     due = {str(row["employee_id"]) for row in a.claim()}
     assert due == {employee, other}
-    assert never_there not in due
 
 
 def test_wanting_everybody_includes_those_whom_hr_has_deleted(
@@ -517,3 +518,164 @@ def test_a_number_that_is_intended_is_known_and_is_nobody_elses(
         for r in a.call("due", first["terminal_id"], first["fence"], 10)
     }
     assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "unknown")}
+
+
+def serve(receiver: Receiver) -> list[Row]:
+    """Claim what is due and record it all as done; return it."""
+    if rows := receiver.claim():
+        for row in rows:
+            if row["employee_id"]:
+                receiver.record(row)
+        receiver.release(rows[0])
+    return rows
+
+
+def names(rows: list[Row]) -> set[str]:
+    return {str(row["employee_id"]) for row in rows if row["employee_id"]}
+
+
+def meet(receiver: Receiver, row: Row, serial: str) -> Row:
+    device = psycopg.types.json.Jsonb({"serial": serial, "firmware": "V4.39.0"})
+    [met] = receiver.call("meet", row["terminal_id"], row["fence"], 60, device)
+    return met
+
+
+def test_a_terminal_that_is_added_is_filled_with_every_active_employee(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    staff = hire(project, 5)
+    serve(a)
+    project.run("update angajati set status = 'inactiv' where id = %s", staff[0])
+    serve(a)
+    project.run("insert into dispozitive_pontaj (ip_address) values ('10.0.0.99')")
+    assert len(project.fills()) == 1
+    rows = serve(a)
+    assert names(rows) == set(staff[1:])
+    assert project.fills() == []
+    assert a.claim() == []
+
+
+@pytest.mark.parametrize("meanwhile", ["inactiv", "eroare"])
+def test_a_terminal_that_comes_back_is_filled_once_and_one_that_goes_is_not(
+    project: Project, a: Receiver, meanwhile: str
+) -> None:
+    install_terminals(project, 1)
+    staff = hire(project, 3)
+    serve(a)
+    project.run("update dispozitive_pontaj set status = %s", meanwhile)
+    project.run("update dispozitive_pontaj set password_encrypted = 'new'")
+    staff += hire(project)  # while nobody listens
+    assert project.fills() == []
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    assert len(project.fills()) == 1
+    assert names(serve(a)) == set(staff)
+
+
+def test_a_terminal_that_is_added_switched_off_is_not_filled(project: Project) -> None:
+    project.run(
+        "insert into dispozitive_pontaj (ip_address, status) values ('10.0.0.1', 'inactiv')"
+    )
+    assert project.fills() == []
+
+
+def test_many_terminals_are_filled_in_bounded_steps(project: Project, a: Receiver) -> None:
+    hire(project, 5000)
+    project.run("delete from hikvision_sync.edits")
+    project.run(
+        "insert into dispozitive_pontaj (ip_address)"
+        " select '10.0.1.' || n from generate_series(1, 10) n"
+    )
+    spread = []
+    while project.fills():
+        a.claim(lease_s=0)
+        [row] = project.run("select count(*) as n from hikvision_sync.pairs")
+        spread.append(row["n"])
+    assert spread == [20000, 40000, 50000]
+
+
+def test_a_new_terminal_is_to_be_looked_at_and_is_known_after_that(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert row["look"]
+    assert row["device"] is None
+    assert meet(a, row, "A1") == {"held": True, "replaced": False}
+    a.record(row)
+    a.release(row)
+    hire(project)
+    [row] = a.claim()
+    assert not row["look"]
+    assert row["device"] == {"serial": "A1", "firmware": "V4.39.0"}
+
+
+def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_its_row(
+    project: Project, a: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    meet(a, row, "A1")
+    a.record(row)
+    a.release(row, rest_s=1e-6)
+    assert a.claim() == []  # nothing is due but a look, and that only with something else
+    [leased] = a.call("lease", "a", terminal, 60)
+    assert leased["look"]  # something went wrong
+    meet(a, {"terminal_id": terminal, **leased}, "A1")
+    a.release({"terminal_id": terminal, **leased})
+    assert a.claim() == []
+    [row] = a.call("claim", "a", 60, 20, 0)  # a look at every claim
+    assert row["look"]
+    assert row["employee_id"] is None
+    a.release(row)
+    project.run("update dispozitive_pontaj set ip_address = '10.9.9.9'")
+    [row] = a.claim()
+    assert row["look"]
+    assert row["employee_id"] is None
+
+
+def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a: Receiver) -> None:
+    [terminal, _] = install_terminals(project, 2)
+    staff = hire(project, 3)
+    rows = [a.claim(), a.claim()]
+    for met in rows:
+        meet(a, met[0], f"serial of {met[0]['terminal_id']}")
+    [first] = [met for met in rows if str(met[0]["terminal_id"]) == terminal]
+    for place, row in enumerate(row for met in rows for row in met):
+        a.call(
+            *("record", row["terminal_id"], row["fence"], 60, row["employee_id"], row["version"]),
+            *("success", "done", "message", str(1000 + place), "fingerprint", None),
+        )
+    project.run("update angajati set status = 'inactiv' where id = %s", staff[0])
+    assert names(a.call("due", terminal, first[0]["fence"], 100)) == {staff[0]}
+    assert meet(a, first[0], "B2") == {"held": True, "replaced": True}
+    assert meet(a, first[0], "B2") == {"held": True, "replaced": False}
+    due = a.call("due", terminal, first[0]["fence"], 100)
+    assert names(due) == set(staff)  # the leaver too: nobody knows who is on it
+    assert {row["photo"] for row in due} == {"unknown"}
+    assert None not in {row["employee_no"] for row in due}
+    other = rows[0] if rows[1] is first else rows[1]
+    assert names(a.call("due", other[0]["terminal_id"], other[0]["fence"], 9)) == {staff[0]}
+
+
+def test_a_serial_that_is_not_told_replaces_nothing(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    for device in ({}, {"serial": "A"}, {}, {"serial": None}):
+        [met] = a.call(
+            "meet", row["terminal_id"], row["fence"], 60, psycopg.types.json.Jsonb(device)
+        )
+        assert met == {"held": True, "replaced": False}
+
+
+def test_whoever_shows_an_old_fence_meets_nobody(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert meet(a, {**row, "fence": row["fence"] - 1}, "A1") == {"held": False, "replaced": False}
+    [row] = project.run("select device from hikvision_sync.terminals")
+    assert row["device"] is None
