@@ -4,7 +4,7 @@ The body is parsed before the HTTP status is believed: business errors come as H
 but also as 200 with statusCode other than 1 (SK), and notSupport as 403 (G2 §4.2.6). JSON where we
 asked for it, XML where the terminal prefers it, namespaces of any kind.
 
-Codes: ISAPI guide G2's error-code workbook; classes: our judgement (facts: isapi.md §2).
+What its codes stand for is a table of its own, isapi_codes.csv.
 """
 
 import codecs
@@ -29,62 +29,34 @@ from receiver.errors import (
     TerminalError,
     TerminalRefused,
 )
+from receiver.isapi_codes import code_of, meaning_of
 from receiver.logs import printable
 
 # Branches, not errors.
 PERSON_EXISTS: Final = frozenset({"employeeNoAlreadyExist", "deviceUserAlreadyExist"})
 PERSON_ABSENT: Final = frozenset({"employeeNoNotExist", "deviceUserNotExist"})
-FACE_ABSENT: Final = frozenset({"deleteNoExistFace"}) | PERSON_ABSENT
+FACE_ABSENT: Final = frozenset({"deleteNoExistFace", "faceDataNotExist"}) | PERSON_ABSENT
 FACE_EXISTS: Final = frozenset({"deviceUserAlreadyExistFace"})
-NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent"})
-"""What a name that is too long is refused with; so is much else."""
+NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent", "nameIsOverlong"})
+"""What a name that is too long is refused with; with the first two, so is much else."""
 
-# subStatusCode -> what it is, and what to tell a person.
-CODES: Final[Mapping[str, tuple[type[TerminalError], str]]] = {
-    # transient
-    "noMemory": (TerminalBusy, "the terminal is out of memory"),
-    "serviceUnavailable": (TerminalBusy, "the terminal's service is not available"),
-    "upgrading": (TerminalBusy, "the terminal is being upgraded"),
-    "deviceBusy": (TerminalBusy, "the terminal is busy"),
-    "faceDataModeling": (TerminalBusy, "the terminal is still modelling another face"),
-    "loginNumExceedLimit": (TerminalBusy, "too many users are logged in at the terminal"),
-    "facelibDataProcessing": (TerminalBusy, "the terminal is processing its face library"),
-    # this employee's data
-    "illegalEmployeeNo": (DataRefused, "the terminal does not take this employee_no"),
-    "SubpicAnalysisModelingError": (DataRefused, "the face in the photo cannot be modelled"),
-    "PicFeaturePoints": (DataRefused, "the face in the photo cannot be modelled"),
-    "PicAnalysisNoTargetError": (DataRefused, "no face found in the photo"),
-    "pictureFaceDetectZero": (DataRefused, "no face found in the photo"),
-    "multipleFaceObjectError": (DataRefused, "more than one face in the photo"),
-    "picSizeExceedError": (DataRefused, "the photo is too large for the terminal (200 KB)"),
-    "picFormatError": (DataRefused, "the photo is not a picture format the terminal takes"),
-    "faceLowQulity": (DataRefused, "the photo's quality is too low"),  # sic
-    "pupilDistanceTooSmall": (DataRefused, "the face in the photo is too small"),
-    "faceDataLenShort": (DataRefused, "the photo is too small a file"),
-    "endtimeEarlierThanBegintime": (DataRefused, "the validity ends before it begins"),
-    # the terminal, or its operator
-    "deviceUserFull": (TerminalRefused, "the terminal is full of persons"),
-    "deviceFaceFull": (TerminalRefused, "the terminal is full of faces"),
-    "faceLibraryIDError": (TerminalRefused, "the terminal has no face library 1"),
-    "libraryNotExist": (TerminalRefused, "the terminal has no face library 1"),
-    "lowPrivilege": (TerminalRefused, "the terminal's user may not manage persons"),
-    "notActivated": (TerminalRefused, "the terminal is not activated"),
-    # the firmware
-    "notSupport": (NotSupported, "the terminal does not support this"),
-    "methodNotAllowed": (NotSupported, "the terminal does not support this"),
-    # the login
-    "badAuthorization": (LoginRefused, "the terminal refuses the user name or password"),
-    "userNameLocked": (LoginRefused, "the terminal has locked the account"),
-    # met at the photo
-    "employeeNoNotExist": (PersonAbsent, "the person is not on this terminal yet"),
-    "deviceUserNotExist": (PersonAbsent, "the person is not on this terminal yet"),
-    # the network from the terminal to the photo
-    "urlDownloadFail": (PhotoNotFetched, "the terminal could not download the photo"),
+# A class of isapi_codes.csv -> what it is to us. A code of any other, and one that has no words
+# there, is told as it came.
+KINDS: Final[Mapping[str, type[TerminalError]]] = {
+    "absent": PersonAbsent,  # met at the photo
+    "data": DataRefused,
+    "login": LoginRefused,
+    "permission": TerminalRefused,
+    "photo": PhotoNotFetched,
+    "terminal": TerminalRefused,
+    "transient": TerminalBusy,
+    "unsupported": NotSupported,
 }
-_BY_LOWER_CASE = {code.lower(): meaning for code, meaning in CODES.items()}
 
 STATUS_OK = (0, 1)
 STATUS_BUSY = 2
+STATUS_REBOOT = 7
+_TERMINAL: Final = "the terminal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +67,7 @@ class Answer:
     status_code: int | None
     """1 (0 too in XML): done. None where the body is not a ResponseStatus."""
     code: str
-    """The subStatusCode as sent, or empty."""
+    """The subStatusCode as sent; where there is none, what the errorCode stands for, or empty."""
     detail: str
     """errorMsg: which field, which check."""
     fields: Mapping[str, Any]
@@ -109,19 +81,32 @@ class Answer:
         """Tell whether the terminal answered with one of these codes; their case varies."""
         return self.code.lower() in {code.lower() for code in codes}
 
-    def error(self) -> TerminalError:
-        """Return what the answer means as an error, with words for a person."""
-        meaning = _BY_LOWER_CASE.get(self.code.lower())
-        if meaning:
-            kind, words = meaning
-            if kind is LoginRefused:
-                return LoginRefused(_sentence(words), locked_s=_locked_s(self.fields))
-            return kind(_sentence(words, self.detail))
+    def error(self, terminal: str = _TERMINAL) -> TerminalError:
+        """Return what the answer means as an error, with words for a person.
+
+        `terminal` is how they call the terminal where they begin with it.
+        """
+        kind, words, detail = self._meant()
+        message = _sentence(words, detail, terminal)
+        if kind is LoginRefused:
+            return LoginRefused(message, locked_s=_locked_s(self.fields))
+        return kind(message)
+
+    def _meant(self) -> tuple[type[TerminalError], str, str]:
+        """Return which error it is, the words for it, and what the terminal said of it."""
+        # What the code stands for, or else the number beside a code that says little.
+        for code in (self.code, code_of(_whole(self.fields.get("errorCode")))):
+            meaning = meaning_of(code)
+            if meaning and meaning.words:
+                kind = KINDS[meaning.class_]
+                return kind, meaning.words, "" if kind is LoginRefused else self.detail
         if self.http_status in (404, 405):
-            return NotSupported(_sentence("the terminal does not support this"))
+            return NotSupported, f"{_TERMINAL} does not support this", ""
+        if self.status_code == STATUS_REBOOT:
+            return TerminalRefused, f"{_TERMINAL} must be restarted first", self._said()
         if self.status_code == STATUS_BUSY or self.http_status >= 500:  # noqa: PLR2004
-            return TerminalBusy(_sentence("the terminal is in trouble", self._said()))
-        return AnswerUnexplained(_sentence("the terminal answered", self._said()))
+            return TerminalBusy, f"{_TERMINAL} is in trouble", self._said()
+        return AnswerUnexplained, f"{_TERMINAL} answered", self._said()
 
     def _said(self) -> str:
         parts = [f"HTTP {self.http_status}"]
@@ -138,7 +123,7 @@ def parse(http_status: int, body: bytes) -> Answer:
     return Answer(
         http_status=http_status,
         status_code=_whole(fields.get("statusCode")),
-        code=_text(fields.get("subStatusCode")),
+        code=_text(fields.get("subStatusCode")) or code_of(_whole(fields.get("errorCode"))),
         detail=_text(fields.get("errorMsg")),
         fields=fields,
     )
@@ -211,6 +196,8 @@ def _short(text: str) -> str:
     return printable(text)[:120]
 
 
-def _sentence(words: str, detail: str = "") -> str:
+def _sentence(words: str, detail: str, terminal: str) -> str:
+    if words.startswith(_TERMINAL):
+        words = terminal + words.removeprefix(_TERMINAL)
     said = _short(detail)
     return f"{words[0].upper()}{words[1:]}{f' ({said})' if said else ''}."

@@ -22,7 +22,7 @@ MODULES = sorted((ROOT / "receiver").glob("*.py"))
 LAYERS = (
     ("errors", "models", "run"),
     ("signatures", "events", "settings", "logs", "retries", "supabase_rest", "tokens", "signals"),
-    ("directory", "ledger", "isapi_answers", "isapi_wire", "isapi"),
+    ("directory", "ledger", "isapi_codes", "isapi_answers", "isapi_wire", "isapi"),
     ("gate",),
     ("sync", "visits"),
     ("pushes",),
@@ -38,6 +38,7 @@ SAME_LAYER = {
     "logs": {"settings"},
     "supabase_rest": {"logs"},
     "tokens": {"logs", "settings"},
+    "isapi_answers": {"isapi_codes"},
     "isapi_wire": {"isapi_answers"},
     "isapi": {"isapi_answers", "isapi_wire"},
     "buttons": {"bodies"},
