@@ -349,11 +349,10 @@ async def test_a_success_forgives_the_failures_before_it(client: Client) -> None
 # --- the front door -------------------------------------------------------------------------------
 
 
-async def test_an_unknown_path_is_404_not_support(client: Client) -> None:
-    status = assert_refused(
-        await client.ask("GET", "/ISAPI/Nothing?format=json"), "notSupport", http=404
-    )
-    assert status["errorCode"] == 0x40000001
+async def test_an_unknown_path_is_404_with_a_page(client: Client) -> None:
+    answer = await client.ask("GET", "/ISAPI/Nothing?format=json")
+    assert (answer.status_code, answer.headers["content-type"][:9]) == (404, "text/html")
+    assert client.terminal.sightings.calls[-1].sub_status is None
 
 
 async def test_a_wrong_method_is_405(client: Client) -> None:
@@ -728,7 +727,7 @@ async def test_a_firmware_without_fd_set_up_does_not_know_the_path(
     async with switched_on(trust, Profile(has_fd_setup=False)) as client:
         await client.add()
         answer = await client.ask("PUT", FACE_SET_UP, face(photos.url()))
-        assert_refused(answer, "notSupport", http=404)
+        assert answer.status_code == 404
 
 
 async def test_a_face_needs_its_person_first(client: Client, photos: PhotoServer) -> None:

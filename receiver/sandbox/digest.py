@@ -50,13 +50,22 @@ class DigestGuard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._username = username
-        self._ha1 = _md5(f"{username}:{REALM}:{password}")
+        self.change_password(password)
         self._nonce_life_s = nonce_life_s
         self._lockout_failures = lockout_failures
         self._lockout_s = lockout_s
         self._clock = clock
         self._opaque = secrets.token_hex(8)
         self._issued: dict[str, float] = {}
+        self.start_over()
+
+    def change_password(self, password: str) -> None:
+        """Expect another password from now on; nonces, failures and a lockout stay."""
+        self._ha1 = _md5(f"{self._username}:{REALM}:{password}")
+
+    def start_over(self) -> None:
+        """Forget nonces, failures and a lockout."""
+        self._issued.clear()
         self._failures = 0
         self._locked_until = -math.inf
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -24,38 +22,33 @@ from receiver.sandbox.terminal_answers import (
     Refusal,
     carried_out,
     device_info,
+    missing,
     refused,
     unauthorized,
 )
+from receiver.sandbox.terminal_endpoints import EndpointMissing, Endpoints, numbers_to_delete
 from receiver.sandbox.terminal_faces import FaceCalls
-from receiver.sandbox.terminal_memory import MODERN, Call, Face, Person, Profile, Sightings
-from receiver.sandbox.terminal_payloads import Request, parse
+from receiver.sandbox.terminal_memory import (
+    MODERN,
+    Call,
+    Device,
+    Face,
+    Person,
+    Profile,
+    Sightings,
+)
+from receiver.sandbox.terminal_payloads import Request, parse, read_body, read_head
 from receiver.sandbox.terminal_persons import PersonCalls
 from receiver.sandbox.terminal_power import PowerSupply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from types import TracebackType
 
     from starlette.types import Receive, Scope, Send
 
 __all__ = ["Call", "Face", "Person", "Profile", "Sightings", "SimulatedTerminal"]
-
-_BODY_BYTES = 1024 * 1024
-_USER_INFO = "/ISAPI/AccessControl/UserInfo"
-_USER_INFO_DETAIL = "/ISAPI/AccessControl/UserInfoDetail"
-_FDLIB = "/ISAPI/Intelligent/FDLib"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Endpoint:
-    """What a path and a method lead to, and whether it must be asked with `?format=json`."""
-
-    carry_out: Callable[[Request], Awaitable[Document]]
-    has_body: bool = False
-    writes: bool = False
-    needs_format: bool = True
 
 
 class SimulatedTerminal:
@@ -78,9 +71,12 @@ class SimulatedTerminal:
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port
-        self.profile = profile
-        self.persons: dict[str, Person] = {}
-        self.sightings = Sightings(min_pause_s=min_pause_s)
+        self.serial = profile.serial
+        self._device = Device(
+            profile=profile,
+            face_url=self._face_url,
+            sightings=Sightings(min_pause_s=min_pause_s),
+        )
         self._guard = DigestGuard(
             username=username,
             password=password,
@@ -89,14 +85,9 @@ class SimulatedTerminal:
             lockout_s=profile.lockout_s,
             clock=clock,
         )
-        self._person_calls = PersonCalls(
-            profile=profile,
-            persons=self.persons,
-            sightings=self.sightings,
-            face_url=self._face_url,
-        )
-        self._endpoints = self._all_endpoints(
-            FaceCalls(profile=profile, persons=self.persons, sightings=self.sightings)
+        self._person_calls = PersonCalls(self._device)
+        self._endpoints = Endpoints(
+            self._person_calls, FaceCalls(self._device), device_info=self._device_info
         )
         self._writes_seen = 0
         self._awake = asyncio.Event()
@@ -115,6 +106,21 @@ class SimulatedTerminal:
     ) -> None:
         await self.stop()
 
+    @property
+    def profile(self) -> Profile:
+        """The habits of the firmware that it has now."""
+        return self._device.profile
+
+    @property
+    def persons(self) -> dict[str, Person]:
+        """Its memory, by employeeNo; a test may change it."""
+        return self._device.persons
+
+    @property
+    def sightings(self) -> Sightings:
+        """What it noticed about its client so far."""
+        return self._device.sightings
+
     def holds(self) -> dict[str, tuple[str, str | None]]:
         """Say who is on the terminal: employeeNo → (name, photo URL)."""
         return {
@@ -126,6 +132,25 @@ class SimulatedTerminal:
         """Say whether the terminal lets this person in at `at`; a stranger never."""
         person = self.persons.get(employee_no)
         return person is not None and person.may_pass(at)
+
+    def enroll_card(self, employee_no: str) -> None:
+        """Enroll a card at the terminal itself, as a receptionist does. KeyError for a stranger."""
+        self.persons[employee_no].cards += 1
+
+    def change_password(self, password: str) -> None:
+        """Change the password at the terminal itself; failures and a lockout stay as they are."""
+        self._guard.change_password(password)
+
+    def upgrade(self, profile: Profile) -> None:
+        """Give it another firmware: other habits and endpoints; the memory and the login stay."""
+        self._device.profile = profile
+
+    def replace_hardware(self, serial: str) -> None:
+        """Hang another terminal in its place: same address and password, empty memory."""
+        self.serial = serial
+        self._guard.start_over()
+        self._person_calls.give_up_deletion()
+        self.persons.clear()
 
     async def start(self) -> None:
         """Switch on for the first time; returns once it listens."""
@@ -165,7 +190,7 @@ class SimulatedTerminal:
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        request, target = _request(scope)
+        request, target = read_head(scope)
         verdict = self._guard.judge(
             method=request.method,
             target=target,
@@ -175,7 +200,7 @@ class SimulatedTerminal:
         if not authenticated and verdict is not Verdict.ABSENT:
             self.sightings.failed_logins += 1
         with self._watched() if authenticated else contextlib.nullcontext():
-            body = await _body(receive)
+            body = await read_body(receive)
             if body is None:
                 return
             await self._awake.wait()
@@ -212,105 +237,46 @@ class SimulatedTerminal:
         # A stale nonce gets no new challenge, so a client that reuses one sees a bad password.
         offers = verdict in (Verdict.ABSENT, Verdict.WRONG)
         return unauthorized(
+            profile=self.profile,
             locked_for_s=self._guard.locked_for_s(),
             attempts_left=self._guard.attempts_left(),
             challenge=self._guard.challenge() if offers else None,
         )
 
     async def _answer(self, request: Request, body: bytes) -> Answer:
-        answers = self.profile.answers
-        await asyncio.sleep(self.profile.delay_s)
+        profile = self.profile
+        await asyncio.sleep(profile.delay_s)
         try:
             document = await self._carry_out(request, body)
+        except EndpointMissing:
+            return missing(profile=profile, path=request.path)
         except Refusal as refusal:
-            return refused(refusal, answers=answers, path=request.path)
-        return carried_out(document, answers=answers, path=request.path)
+            return refused(refusal, profile=profile, path=request.path)
+        return carried_out(document, profile=profile, path=request.path)
 
     async def _carry_out(self, request: Request, body: bytes) -> Document:
-        endpoint = self._endpoint(request)
+        profile, sightings = self.profile, self.sightings
+        endpoint = self._endpoints.find(request, profile)
         if endpoint.needs_format and request.query.get("format") != "json":
             raise Refusal("badURLFormat", "format")
         if endpoint.writes:
             self._writes_seen += 1
-        if endpoint.has_body:
-            request.payload = parse(body)
+        try:
+            if endpoint.has_body:
+                request.payload = parse(body)
+        finally:
+            if endpoint.deletes and numbers_to_delete(endpoint, request.payload) != 1:
+                sightings.deletions_not_of_one += 1
         if endpoint.writes:
-            self.sightings.bodies.append(request.payload)
-            busy_every = self.profile.busy_every
-            if busy_every and self._writes_seen % busy_every == 0:
-                raise Refusal("deviceBusy", http=self.profile.busy_http)
+            sightings.bodies.append(request.payload)
+            if profile.busy_every and self._writes_seen % profile.busy_every == 0:
+                raise Refusal("deviceBusy", http=profile.busy_http)
+            if profile.lies_every and self._writes_seen % profile.lies_every == 0:
+                return None
         return await endpoint.carry_out(request)
 
-    def _endpoint(self, request: Request) -> _Endpoint:
-        methods = self._endpoints.get(request.path)
-        if methods is None:
-            raise Refusal("notSupport", http=404)
-        if request.method not in methods:
-            raise Refusal("methodNotAllowed", http=405)
-        return methods[request.method]
-
-    def _all_endpoints(self, faces: FaceCalls) -> dict[str, dict[str, _Endpoint]]:
-        persons = self._person_calls
-
-        def reads(carry_out: Callable[[Request], Awaitable[Document]]) -> _Endpoint:
-            return _Endpoint(carry_out=carry_out)
-
-        def searches(carry_out: Callable[[Request], Awaitable[Document]]) -> _Endpoint:
-            return _Endpoint(carry_out=carry_out, has_body=True)
-
-        def writes(carry_out: Callable[[Request], Awaitable[Document]]) -> _Endpoint:
-            return _Endpoint(carry_out=carry_out, has_body=True, writes=True)
-
-        endpoints = {
-            f"{_USER_INFO}/Record": {"POST": writes(persons.record)},
-            f"{_USER_INFO}/Modify": {"PUT": writes(persons.modify)},
-            f"{_USER_INFO}/SetUp": {"PUT": writes(persons.set_up)},
-            f"{_USER_INFO}/Search": {"POST": searches(persons.search)},
-            f"{_USER_INFO}/Count": {"GET": reads(persons.count)},
-            f"{_USER_INFO}/capabilities": {"GET": reads(persons.capabilities)},
-            f"{_USER_INFO_DETAIL}/Delete": {"PUT": writes(persons.delete)},
-            # isapi.md writes this one without ?format=json
-            f"{_USER_INFO_DETAIL}/DeleteProcess": {
-                "GET": _Endpoint(carry_out=persons.delete_process, needs_format=False)
-            },
-            f"{_FDLIB}/FaceDataRecord": {"POST": writes(faces.record)},
-            f"{_FDLIB}/FDSetUp": {"PUT": writes(faces.set_up)},
-            f"{_FDLIB}/FDModify": {"PUT": writes(faces.modify)},
-            f"{_FDLIB}/FDSearch": {"POST": searches(faces.search)},
-            f"{_FDLIB}/FDSearch/Delete": {"PUT": writes(faces.delete)},
-            "/ISAPI/System/deviceInfo": {
-                "GET": _Endpoint(carry_out=self._device_info, needs_format=False)
-            },
-        }
-        if not self.profile.has_fd_setup:  # FG's DS-K1T672MX
-            del endpoints[f"{_FDLIB}/FDSetUp"]
-        return endpoints
-
     async def _device_info(self, _: Request) -> Document:
-        return device_info(
-            name=self.profile.name, model="DS-K1T342MFWX-E1", serial=f"SIMULATED{self.port}"
-        )
+        return device_info(self.profile, serial=self.serial or f"SIMULATED{self.port}")
 
     def _face_url(self, person: Person) -> str:
         return f"http://{self.host}:{self.port}/LOCALS/pic/enrlFace/0/{person.employee_no}.jpg"
-
-
-def _request(scope: Scope) -> tuple[Request, str]:
-    """Read the head of a request: what is called, and the target exactly as it was sent."""
-    query = scope["query_string"].decode("latin-1")
-    target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
-    request = Request(method=scope["method"], path=scope["path"], query=dict(parse_qsl(query)))
-    return request, target
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """Read the body up to a limit, beyond which it no longer parses; None if the client left."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        if len(body) < _BODY_BYTES:
-            body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body)

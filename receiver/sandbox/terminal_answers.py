@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Literal
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape, quoteattr
 
-NAMESPACE = "http://www.isapi.org/ver20/XMLSchema"
+if TYPE_CHECKING:
+    from receiver.sandbox.terminal_memory import Profile
 
 _STATUS_STRINGS = {
     1: "OK",
@@ -24,12 +25,14 @@ _CODES = {
     "deviceBusy": (2, 0x20000004),
     "notSupport": (4, 0x40000001),
     "methodNotAllowed": (4, 0x40000004),
+    "faceLowQulity": (4, 0x40006010),  # sic
     "badJsonFormat": (5, 0x50000002),
     "badURLFormat": (5, 0x50000003),
     "badParameters": (6, 0x60000001),
     "badJsonContent": (6, 0x60000017),
     "MessageParametersLack": (6, 0x60000019),
     "faceLibraryIDError": (6, 0x60000031),
+    "PicAnalysisNoTargetError": (6, 0x60000036),
     "picFormatError": (6, 0x6000003B),
     "picSizeExceedError": (6, 0x6000003D),
     "urlDownloadFail": (6, 0x6000006E),
@@ -40,6 +43,7 @@ _CODES = {
     "faceDataLenShort": (6, 0x6000603C),
     "endtimeEarlierThanBegintime": (6, 0x60006048),
     "deviceUserFull": (6, 0x60007000),
+    "deviceFaceFull": (6, 0x60007001),
     "deviceUserNotExist": (6, 0x60007003),
     "deviceUserAlreadyExistFace": (6, 0x60007004),
 }
@@ -72,21 +76,21 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def carried_out(document: Document, *, answers: Literal["json", "xml"], path: str) -> Answer:
+def carried_out(document: Document, *, profile: Profile, path: str) -> Answer:
     """Answer a call that went well."""
     if isinstance(document, str):
-        return _xml(HTTPStatus.OK, document, sub_status="ok")
-    if document is None and answers == "xml":
-        return _xml(HTTPStatus.OK, _response_status(path, 1, "ok"), sub_status="ok")
-    return _json(HTTPStatus.OK, document or OK, sub_status="ok")
+        return _xml(HTTPStatus.OK, document, profile=profile, sub_status="ok")
+    if document is None and profile.answers == "xml":
+        return _status_as_xml(HTTPStatus.OK, 1, "ok", profile=profile, path=path)
+    return _json(HTTPStatus.OK, document or OK, profile=profile, sub_status="ok")
 
 
-def refused(refusal: Refusal, *, answers: Literal["json", "xml"], path: str) -> Answer:
-    """Answer a call that the terminal refuses."""
+def refused(refusal: Refusal, *, profile: Profile, path: str) -> Answer:
+    """Answer a call that the terminal refuses; a business error may come as HTTP 200."""
+    http = profile.errors_http if refusal.http == HTTPStatus.BAD_REQUEST else refusal.http
     sub_status = refusal.sub_status_code
-    if answers == "xml":
-        body = _response_status(path, refusal.status_code, sub_status)
-        return _xml(refusal.http, body, sub_status=sub_status)
+    if profile.answers == "xml":
+        return _status_as_xml(http, refusal.status_code, sub_status, profile=profile, path=path)
     status = {
         "statusCode": refusal.status_code,
         "statusString": _STATUS_STRINGS[refusal.status_code],
@@ -94,53 +98,85 @@ def refused(refusal: Refusal, *, answers: Literal["json", "xml"], path: str) -> 
         "errorCode": refusal.error_code,
         "errorMsg": refusal.error_msg,
     }
-    return _json(refusal.http, status, sub_status=sub_status)
+    return _json(http, status, profile=profile, sub_status=sub_status)
 
 
-def unauthorized(*, locked_for_s: float, attempts_left: int, challenge: str | None) -> Answer:
+def missing(*, profile: Profile, path: str) -> Answer:
+    """Answer for an endpoint that is not there: FG saw 404 and 405, G2 §4.2.6 says 403."""
+    if profile.missing == "403":
+        return refused(Refusal("notSupport", http=403), profile=profile, path=path)
+    if profile.missing == "405":
+        return Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"", media_type="text/html")
+    return Answer(status=HTTPStatus.NOT_FOUND, body=_NOT_FOUND_PAGE, media_type="text/html")
+
+
+def unauthorized(
+    *, profile: Profile, locked_for_s: float, attempts_left: int, challenge: str | None
+) -> Answer:
     """Answer 401 with `userCheck` (UP in isapi.md §2), and with `challenge` if there is one."""
     body = (
-        "<userCheck><statusValue>401</statusValue><statusString>Unauthorized</statusString>"
+        f"<userCheck{_xmlns(profile)}><statusValue>401</statusValue>"
+        "<statusString>Unauthorized</statusString>"
         f"<lockStatus>{'lock' if locked_for_s > 0 else 'unlock'}</lockStatus>"
         f"<unlockTime>{math.ceil(locked_for_s)}</unlockTime>"
         f"<retryLoginTime>{attempts_left}</retryLoginTime></userCheck>"
     )
     headers = {} if challenge is None else {"WWW-Authenticate": challenge}
-    return _xml(HTTPStatus.UNAUTHORIZED, body, headers=headers)
+    return _xml(HTTPStatus.UNAUTHORIZED, body, profile=profile, headers=headers)
 
 
-def device_info(*, name: str, model: str, serial: str) -> str:
+def device_info(profile: Profile, *, serial: str) -> str:
     """Describe the terminal: XML even when JSON is asked for (FG, WN in isapi.md §1)."""
     return (
-        f'<DeviceInfo version="2.0" xmlns="{NAMESPACE}"><deviceName>{escape(name)}</deviceName>'
-        f"<model>{escape(model)}</model><serialNumber>{escape(serial)}</serialNumber>"
-        "<firmwareVersion>V4.39.0</firmwareVersion></DeviceInfo>"
+        f'<DeviceInfo version="2.0"{_xmlns(profile)}>'
+        f"<deviceName>{escape(profile.name)}</deviceName><model>{escape(profile.model)}</model>"
+        f"<serialNumber>{escape(serial)}</serialNumber>"
+        f"<firmwareVersion>{escape(profile.firmware)}</firmwareVersion></DeviceInfo>"
     )
 
 
 OK: dict[str, object] = {"statusCode": 1, "statusString": "OK", "subStatusCode": "ok"}
 
+_NOT_FOUND_PAGE = (
+    b"<!DOCTYPE html>\r\n<html><head><title>Document Error: Not Found</title></head>\r\n"
+    b"<body><h2>Access Error: 404 -- Not Found</h2>\r\n<hr></body></html>\r\n"
+)
 
-def _response_status(path: str, status_code: int, sub_status: str) -> str:
-    return (
-        f'<ResponseStatus version="2.0" xmlns="{NAMESPACE}">'
+
+def _xmlns(profile: Profile) -> str:
+    return f" xmlns={quoteattr(profile.xml_namespace)}" if profile.xml_namespace else ""
+
+
+def _status_as_xml(
+    http: int, status_code: int, sub_status: str, *, profile: Profile, path: str
+) -> Answer:
+    body = (
+        f'<ResponseStatus version="2.0"{_xmlns(profile)}>'
         f"<requestURL>{escape(path)}</requestURL><statusCode>{status_code}</statusCode>"
         f"<statusString>{_STATUS_STRINGS[status_code]}</statusString>"
         f"<subStatusCode>{sub_status}</subStatusCode></ResponseStatus>"
     )
+    return _xml(http, body, profile=profile, sub_status=sub_status)
 
 
-def _json(status: int, document: dict[str, object], *, sub_status: str) -> Answer:
-    body = json.dumps(document, ensure_ascii=False).encode()
+def _json(status: int, document: dict[str, object], *, profile: Profile, sub_status: str) -> Answer:
+    body = json.dumps(document, ensure_ascii=False).encode(profile.charset, errors="replace")
     return Answer(status=status, body=body, media_type="application/json", sub_status=sub_status)
 
 
 def _xml(
-    status: int, body: str, *, sub_status: str | None = None, headers: dict[str, str] | None = None
+    status: int,
+    body: str,
+    *,
+    profile: Profile,
+    sub_status: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Answer:
+    encoding = ' encoding="UTF-8"' if profile.charset == "utf-8" else ""
+    document = f'<?xml version="1.0"{encoding}?>\n{body}'
     return Answer(
         status=status,
-        body=b'<?xml version="1.0" encoding="UTF-8"?>\n' + body.encode(),
+        body=document.encode(profile.charset, errors="replace"),
         media_type="application/xml",
         sub_status=sub_status,
         headers=headers or {},

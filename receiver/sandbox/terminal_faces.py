@@ -21,7 +21,7 @@ from receiver.sandbox.terminal_payloads import Fields, Request
 if TYPE_CHECKING:
     import ssl
 
-    from receiver.sandbox.terminal_memory import Person, Profile, Sightings
+    from receiver.sandbox.terminal_memory import Device, Person
 
 _FACE_LIB_TYPE = "blackFD"
 _FDID = "1"
@@ -37,14 +37,21 @@ _PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 class FaceCalls:
-    """Carries out the calls about faces on `persons`, the terminal's memory."""
+    """Carries out the calls about faces on the memory of `device`."""
 
-    def __init__(
-        self, *, profile: Profile, persons: dict[str, Person], sightings: Sightings
-    ) -> None:
-        self._profile = profile
-        self._persons = persons
-        self._sightings = sightings
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    async def capabilities(self, _: Request) -> Document:
+        """Declare this firmware's limits; what is flat on DS-K1T321MFWX is nested on others."""
+        profile = self._device.profile
+        functions = ["post", "delete", *(["put"] if profile.has_fd_modify else []), "get"]
+        found: dict[str, object] = {
+            "supportFDFunction": ",".join(functions + ["setUp"] * profile.has_fd_setup),
+            "FDRecordDataMaxNum": profile.max_faces,
+            "faceURLLen": profile.face_url_bytes,
+        }
+        return {"FDLibCap": found} if profile.fd_capabilities == "wrapped" else found
 
     async def record(self, request: Request) -> Document:
         """Add a face; the person must have none."""
@@ -79,7 +86,7 @@ class FaceCalls:
         request.employee_no = fpid
         matches = [
             {"FPID": person.employee_no, "faceURL": person.face.url}
-            for person in self._persons.values()
+            for person in self._device.persons.values()
             if person.face is not None and fpid in (None, person.employee_no)
         ]
         page = matches[position : position + size]
@@ -105,16 +112,16 @@ class FaceCalls:
         if not numbers:
             raise Refusal("MessageParametersLack", "FPID")
         request.employee_no = numbers[0]
-        holders = [self._persons.get(number) for number in numbers]
+        holders = [self._device.persons.get(number) for number in numbers]
         for person in holders:
             if person is None or person.face is None:
                 raise Refusal("deleteNoExistFace", "FPID")
         for number in numbers:
-            self._persons[number].face = None
+            self._device.persons[number].face = None
         return None
 
     def _fields(self, request: Request, known: tuple[str, ...]) -> Fields:
-        seen_unknown = self._sightings.unknown_field
+        seen_unknown = self._device.sightings.unknown_field
         return Fields("", request.payload, known=known, seen_unknown=seen_unknown)
 
     def _face_data_record(self, request: Request) -> tuple[Fields, Person]:
@@ -123,12 +130,12 @@ class FaceCalls:
         fields = self._fields(request, _FACE_DATA_RECORD)
         request.employee_no = _fpid(fields)
         _check_library(fields)
-        if len(fields.text("faceURL").encode()) > self._profile.face_url_bytes:
+        if len(fields.text("faceURL").encode()) > self._device.profile.face_url_bytes:
             raise Refusal("badJsonContent", "faceURL")
         return fields, self._holder(request.employee_no)
 
     def _holder(self, employee_no: str) -> Person:
-        person = self._persons.get(employee_no)
+        person = self._device.persons.get(employee_no)
         if person is None:
             raise Refusal("deviceUserNotExist", "FPID")
         return person
@@ -137,8 +144,11 @@ class FaceCalls:
         url = fields.text("faceURL")
         picture = await self._picture(url)
         _check_picture(picture)
-        await asyncio.sleep(self._profile.face_delay_s)  # modelling
+        await asyncio.sleep(self._device.profile.face_delay_s)  # modelling
         person = self._holder(employee_no)  # who may have gone meanwhile
+        held = sum(person.face is not None for person in self._device.persons.values())
+        if person.face is None and held >= self._device.profile.max_faces:
+            raise Refusal("deviceFaceFull")
         person.face = Face(
             url=url,
             sha256=hashlib.sha256(picture).hexdigest(),
@@ -148,7 +158,7 @@ class FaceCalls:
 
     async def _picture(self, url: str) -> bytes:
         """Fetch the picture as the terminal does, whatever goes wrong is urlDownloadFail."""
-        if not self._profile.downloads_photos or not url.startswith(("http://", "https://")):
+        if not self._device.profile.downloads_photos or not url.startswith(("http://", "https://")):
             raise Refusal("urlDownloadFail", "faceURL")
         try:
             async with asyncio.timeout(_DOWNLOAD_S):

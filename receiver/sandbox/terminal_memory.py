@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CLOCK_SLACK_S = 0.005
 _UNKNOWN_FIELDS_KEPT = 1000
@@ -13,30 +16,63 @@ _UNKNOWN_FIELDS_KEPT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A firmware's habits. Defaults are a current, healthy terminal.
-
-    `answers` is the form of ResponseStatus bodies; what a call asks for (search results, counts)
-    is JSON on both, and deviceInfo is XML on both. `busy_http` is the HTTP status of deviceBusy:
-    both 503 and 200 with statusCode 2 occur (isapi.md §2). `face_url_bytes` is the documented
-    limit; DS-K1T321MFWX takes 1024 (isapi.md §3). `deletion_s` is how long the asynchronous
-    UserInfoDetail/Delete takes after its answer.
-    """
+    """A firmware's habits. Defaults are a current, healthy terminal; sources are in isapi.md."""
 
     name: str = "modern"
+    model: str = "DS-K1T342MFWX-E1"
+    firmware: str = "V4.39.0"
+    serial: str = ""
+    """Empty: derived from the port."""
+
     answers: Literal["json", "xml"] = "json"
+    """The form of ResponseStatus. Documents (search results, counts) are JSON and deviceInfo is
+    XML on both."""
+    xml_namespace: str = "http://www.isapi.org/ver20/XMLSchema"
+    """It varies (§1), and may be empty: then there is none."""
+    charset: str = "utf-8"
+    """What bodies are really encoded in; no header says so."""
+    errors_http: Literal[200, 400] = 400
+    """The HTTP status of business errors: both were seen (§2)."""
+    missing: Literal["404", "405", "403"] = "404"
+    """How an endpoint that is not there answers: an HTML page, an empty body, or notSupport."""
+
     delay_s: float = 0.0
     face_delay_s: float = 0.0
-    name_bytes: int = 128
-    max_persons: int = 2000
-    has_fd_setup: bool = True
     nonce_life_s: float = 30.0
     lockout_failures: int = 5
     lockout_s: float = 1800.0
     busy_every: int = 0
+    """Every so many writes, one is refused as deviceBusy; 0 is never."""
     busy_http: Literal[200, 503] = 503
+    """The HTTP status of deviceBusy: 200 with statusCode 2 occurs as well (§2)."""
+    lies_every: int = 0
+    """Every so many writes, one is answered OK and changes nothing (§5.10); 0 is never."""
+
+    name_bytes: int = 128
+    cuts_names: bool = False
+    """A longer name is cut on a character boundary instead of refused."""
+    max_persons: int = 2000
+    deletion_s: float = 0.05
+    """How long UserInfoDetail/Delete takes after its answer: it is asynchronous (§1)."""
+    has_set_up: bool = True
+    has_search: bool = True
+    has_capabilities: bool = True
+    has_user_info_detail: bool = True
+    modify_by: Literal["PUT", "POST"] = "PUT"
+
+    max_faces: int = 3000
     downloads_photos: bool = True
     face_url_bytes: int = 256
-    deletion_s: float = 0.05
+    """The documented limit; DS-K1T321MFWX takes 1024 (§3)."""
+    takes_uploads: bool = True
+    upload_parts: tuple[str, str] = ("FaceDataRecord", "img")
+    """The names of the JSON part and of the picture part that it takes (§1)."""
+    has_fd_setup: bool = True
+    has_fd_modify: bool = True
+    has_fd_search_delete: bool = True
+    """Without it, FDLib/FDDelete is there instead, which CH needed."""
+    fd_capabilities: Literal["flat", "wrapped"] = "flat"
+    """FDLib/capabilities: its keys at the top (DS-K1T321MFWX), or inside FDLibCap."""
 
 
 MODERN = Profile()
@@ -44,7 +80,10 @@ MODERN = Profile()
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """A face as the terminal keeps it: where it came from and what arrived."""
+    """A face as the terminal keeps it: where it came from and what arrived.
+
+    `url` is empty where the picture was uploaded.
+    """
 
     url: str
     sha256: str
@@ -65,6 +104,7 @@ class Person:
     door_right: str = ""
     right_plan: list[dict[str, object]] = field(default_factory=list)
     face: Face | None = None
+    cards: int = 0
     time_type: str = "local"
     local_ui_right: bool = False
 
@@ -83,7 +123,8 @@ class Person:
 class Call:
     """One HTTP request as the terminal saw it; times are of the monotonic clock.
 
-    `sub_status` is the answer's subStatusCode, None on a 401, which has none.
+    `sub_status` is the answer's subStatusCode, None where it has none: on a 401, or on the page
+    or empty body of an endpoint that is not there.
     """
 
     method: str
@@ -108,6 +149,8 @@ class Sightings:
     calls_too_close: int = 0
     failed_logins: int = 0
     deletions_of_everybody: int = 0
+    deletions_not_of_one: int = 0
+    """Requests to delete persons or faces that did not carry exactly one number."""
     _in_progress: int = 0
     _last_ended: float | None = None
 
@@ -131,3 +174,16 @@ class Sightings:
         """Keep the dotted path of a field that isapi.md does not know, once."""
         if path not in self.unknown_fields and len(self.unknown_fields) < _UNKNOWN_FIELDS_KEPT:
             self.unknown_fields.append(path)
+
+
+@dataclass(kw_only=True)
+class Device:
+    """What a call works on: the firmware's habits, the memory, and what is noticed meanwhile.
+
+    An upgrade changes `profile`. `face_url` says where the terminal itself serves a picture.
+    """
+
+    profile: Profile
+    face_url: Callable[[Person], str]
+    persons: dict[str, Person] = field(default_factory=dict)
+    sightings: Sightings = field(default_factory=Sightings)

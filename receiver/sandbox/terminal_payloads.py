@@ -7,14 +7,18 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from receiver.sandbox.terminal_answers import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from starlette.types import Receive, Scope
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2037
+_BODY_BYTES = 1024 * 1024
 
 
 @dataclass(kw_only=True)
@@ -26,6 +30,27 @@ class Request:
     query: dict[str, str]
     payload: dict[str, object] = field(default_factory=dict)
     employee_no: str | None = None
+
+
+def read_head(scope: Scope) -> tuple[Request, str]:
+    """Read the head of a request: what is called, and the target exactly as it was sent."""
+    query = scope["query_string"].decode("latin-1")
+    target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+    request = Request(method=scope["method"], path=scope["path"], query=dict(parse_qsl(query)))
+    return request, target
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """Read the body up to a limit, beyond which it no longer parses; None if the client left."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        if len(body) < _BODY_BYTES:
+            body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def parse(body: bytes) -> dict[str, object]:

@@ -18,38 +18,23 @@ from receiver.sandbox.terminal_user_info import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from receiver.sandbox.terminal_memory import Person, Profile, Sightings
+    from receiver.sandbox.terminal_memory import Device
 
 _PAGE = 30
 _SEARCH_COND = ("searchID", "searchResultPosition", "maxResults", "EmployeeNoList")
 
 
 class PersonCalls:
-    """Carries out the calls about persons on `persons`, the terminal's memory.
+    """Carries out the calls about persons on the memory of `device`."""
 
-    `face_url` says where the terminal itself serves a person's picture.
-    """
-
-    def __init__(
-        self,
-        *,
-        profile: Profile,
-        persons: dict[str, Person],
-        sightings: Sightings,
-        face_url: Callable[[Person], str],
-    ) -> None:
-        self._profile = profile
-        self._persons = persons
-        self._sightings = sightings
-        self._face_url = face_url
+    def __init__(self, device: Device) -> None:
+        self._device = device
         self._deletion: asyncio.Task[None] | None = None
 
     async def record(self, request: Request) -> Document:
         """Add a person; it must be new."""
         fields, employee_no = self._user_info(request)
-        if employee_no in self._persons:
+        if employee_no in self._device.persons:
             raise Refusal("employeeNoAlreadyExist", "checkUser")
         self._keep(fields, employee_no)
         return None
@@ -57,7 +42,7 @@ class PersonCalls:
     async def modify(self, request: Request) -> Document:
         """Edit a person; it must be there, unless `addUser` is true."""
         fields, employee_no = self._user_info(request)
-        if employee_no not in self._persons and not fields.flag("addUser", default=False):
+        if employee_no not in self._device.persons and not fields.flag("addUser", default=False):
             raise Refusal("employeeNoNotExist", "checkUser")
         # BL on hardware: echoing what Search returned is answered 200 and not applied.
         if not any(key in fields for key in READ_ONLY):
@@ -88,7 +73,9 @@ class PersonCalls:
         if len(wanted) > _PAGE:
             raise Refusal("badParameters", "EmployeeNoList")
         request.employee_no = wanted[0] if wanted else None
-        matches = [p for p in self._persons.values() if not wanted or p.employee_no in wanted]
+        matches = [
+            p for p in self._device.persons.values() if not wanted or p.employee_no in wanted
+        ]
         page = matches[position : position + size]
         more = position + len(page) < len(matches)
         found: dict[str, object] = {
@@ -98,27 +85,31 @@ class PersonCalls:
             "totalMatches": len(matches),
         }
         if page:  # on NO MATCH the key is absent (HA)
-            found["UserInfo"] = [write_person(p, face_url=self._face_url(p)) for p in page]
+            found["UserInfo"] = [write_person(p, face_url=self._device.face_url(p)) for p in page]
         return {"UserInfoSearch": found}
 
     async def count(self, _: Request) -> Document:
         """Count persons, and those with a face (SK)."""
-        faces = sum(person.face is not None for person in self._persons.values())
-        return {"UserInfoCount": {"userNumber": len(self._persons), "bindFaceUserNumber": faces}}
+        faces = sum(person.face is not None for person in self._device.persons.values())
+        return {
+            "UserInfoCount": {"userNumber": len(self._device.persons), "bindFaceUserNumber": faces}
+        }
 
     async def capabilities(self, _: Request) -> Document:
         """Declare this firmware's limits, in the shape HA recorded."""
+        profile = self._device.profile
+        functions = "post,delete,put,get" + (",setUp" if profile.has_set_up else "")
         return {
             "UserInfo": {
-                "supportFunction": {"@opt": "post,delete,put,get,setUp"},
+                "supportFunction": {"@opt": functions},
                 "UserInfoSearchCond": {
                     "maxResults": {"@min": 1, "@max": _PAGE},
                     "EmployeeNoList": {"maxSize": _PAGE},
                 },
                 "employeeNo": {"@min": 1, "@max": EMPLOYEE_NO_BYTES},
-                "name": {"@min": 0, "@max": self._profile.name_bytes},
+                "name": {"@min": 0, "@max": profile.name_bytes},
                 "userType": {"@opt": ",".join(USER_TYPES)},
-                "maxRecordNum": self._profile.max_persons,
+                "maxRecordNum": profile.max_persons,
             }
         }
 
@@ -135,11 +126,23 @@ class PersonCalls:
         numbers = _employee_nos(detail)
         request.employee_no = numbers[0] if numbers else None
         if self._deletion is not None and not self._deletion.done():
-            raise Refusal("deviceBusy", http=self._profile.busy_http)
+            raise Refusal("deviceBusy", http=self._device.profile.busy_http)
         everybody = mode == "all" or not numbers
         if everybody:
-            self._sightings.deletions_of_everybody += 1
+            self._device.sightings.deletions_of_everybody += 1
         self._deletion = asyncio.create_task(self._delete(None if everybody else numbers))
+        return None
+
+    async def delete_now(self, request: Request) -> Document:
+        """Delete persons before answering; the face goes too (SK, FG; G1 says it does not).
+
+        No EmployeeNoList, or an empty one, deletes EVERYBODY (G1 p.301).
+        """
+        numbers = _employee_nos(self._fields(request, "UserInfoDelCond", ("EmployeeNoList",)))
+        request.employee_no = numbers[0] if numbers else None
+        if not numbers:
+            self._device.sightings.deletions_of_everybody += 1
+        self._forget(numbers or None)
         return None
 
     async def delete_process(self, _: Request) -> Document:
@@ -154,20 +157,29 @@ class PersonCalls:
 
     async def lose_power(self) -> None:
         """Give up a deletion in progress."""
+        self.give_up_deletion()
         if self._deletion is not None and not self._deletion.done():
-            self._deletion.cancel()
             await asyncio.wait({self._deletion})
 
+    def give_up_deletion(self) -> None:
+        """Let a deletion in progress delete nobody."""
+        if self._deletion is not None:
+            self._deletion.cancel()
+
     async def _delete(self, numbers: list[str] | None) -> None:
-        await asyncio.sleep(self._profile.deletion_s)
+        await asyncio.sleep(self._device.profile.deletion_s)
+        self._forget(numbers)
+
+    def _forget(self, numbers: list[str] | None) -> None:
+        """Forget persons with faces and cards; None is everybody."""
         if numbers is None:
-            self._persons.clear()
+            self._device.persons.clear()
             return
         for number in numbers:
-            self._persons.pop(number, None)
+            self._device.persons.pop(number, None)
 
     def _fields(self, request: Request, key: str, known: tuple[str, ...]) -> Fields:
-        seen_unknown = self._sightings.unknown_field
+        seen_unknown = self._device.sightings.unknown_field
         root = Fields("", request.payload, known=(key,), seen_unknown=seen_unknown)
         return root.nested(key, known)
 
@@ -178,11 +190,11 @@ class PersonCalls:
 
     def _keep(self, fields: Fields, employee_no: str) -> None:
         """Add the person, or change what `fields` names and leave the rest; all or nothing."""
-        known = self._persons.get(employee_no)
-        person = read_person(fields, known=known, name_bytes=self._profile.name_bytes)
-        if known is None and len(self._persons) >= self._profile.max_persons:
+        known = self._device.persons.get(employee_no)
+        person = read_person(fields, known=known, profile=self._device.profile)
+        if known is None and len(self._device.persons) >= self._device.profile.max_persons:
             raise Refusal("deviceUserFull")
-        self._persons[employee_no] = person
+        self._device.persons[employee_no] = person
 
 
 def _employee_nos(fields: Fields) -> list[str]:

@@ -11,6 +11,7 @@ from receiver.sandbox.terminal_memory import Person
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from receiver.sandbox.terminal_memory import Profile
     from receiver.sandbox.terminal_payloads import Fields
 
 EMPLOYEE_NO_BYTES = 32
@@ -44,15 +45,17 @@ def read_employee_no(fields: Fields) -> str:
     return employee_no
 
 
-def read_person(fields: Fields, *, known: Person | None, name_bytes: int) -> Person:
+def read_person(fields: Fields, *, known: Person | None, profile: Profile) -> Person:
     """Read a whole new person, or `known` with the changes that `fields` names.
 
     A new person needs employeeNo, name, userType and Valid. Raises Refusal.
     """
     name = fields.text("name", known.name if known else None)
     user_type = fields.text("userType", known.user_type if known else None)
-    if len(name.encode()) > name_bytes:
-        raise Refusal("badParameters", "name")
+    if len(name.encode()) > profile.name_bytes:
+        if not profile.cuts_names:
+            raise Refusal("badParameters", "name")
+        name = name.encode()[: profile.name_bytes].decode(errors="ignore")
     if user_type not in USER_TYPES:
         raise Refusal("badParameters", "userType")
     enabled, begin, end, time_type = _valid(fields, known)
@@ -66,6 +69,7 @@ def read_person(fields: Fields, *, known: Person | None, name_bytes: int) -> Per
         door_right=_door_right(fields, known),
         right_plan=_right_plan(fields, known),
         face=known.face if known else None,
+        cards=known.cards if known else 0,
         time_type=time_type,
         local_ui_right=fields.flag(
             "localUIRight", default=False if known is None else known.local_ui_right
@@ -88,7 +92,7 @@ def write_person(person: Person, *, face_url: str) -> dict[str, object]:
         "doorRight": person.door_right,
         "RightPlan": person.right_plan,
         "localUIRight": person.local_ui_right,
-        "numOfCard": 0,
+        "numOfCard": person.cards,
         "numOfFP": 0,
         "numOfFace": int(person.face is not None),
     }
