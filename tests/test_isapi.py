@@ -31,7 +31,7 @@ from receiver.errors import (
 )
 from receiver.isapi import TerminalClient
 from receiver.models import Terminal
-from receiver.sandbox.hr import portrait
+from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
 
 PASSWORD = "Parola-de-test1"

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import httpx
 import pytest
 
+from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal import Profile, SimulatedTerminal
+from tests.pictures import changed
 
 PASSWORD = "Parola-de-test1"
 RECORD = "/ISAPI/AccessControl/UserInfo/Record?format=json"
@@ -35,8 +37,8 @@ FACE_DELETE = "/ISAPI/Intelligent/FDLib/FDSearch/Delete?format=json&FDID=1&faceL
 DEVICE_INFO = "/ISAPI/System/deviceInfo"
 NAMESPACE = "{http://www.isapi.org/ver20/XMLSchema}"
 OK = {"statusCode": 1, "statusString": "OK", "subStatusCode": "ok"}
-JPEG = b"\xff\xd8\xff\xe0" + bytes(2000)
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
+JPEG = portrait("ion")
+PNG = changed(portrait("ion 2"), "PNG", size=(120, 160))
 
 
 class Clock:

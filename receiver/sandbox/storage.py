@@ -6,15 +6,13 @@ so does this. Source: github.com/supabase/storage, `src/internal/errors`.
 
 import mimetypes
 from collections.abc import Callable
-from email.message import EmailMessage
-from email.parser import BytesParser
-from email.policy import HTTP
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from receiver.sandbox.auth import AccessDenied, Caller
 from receiver.sandbox.bodies import read_body
+from receiver.sandbox.multipart import FORM, FormMalformed, read_form
 
 BUCKET = "pontaj-photos"
 
@@ -54,7 +52,7 @@ class Storage:
             return _refused(409, "Duplicate", "The resource already exists")
         body = await read_body(request)
         content_type = request.headers.get("content-type", "")
-        if content_type.startswith("multipart/form-data"):
+        if content_type.startswith(FORM):
             body = _form_file(content_type, body)
         self.photos[name] = body
         return JSONResponse({"Key": f"{BUCKET}/{name}", "Id": name})
@@ -80,10 +78,8 @@ def _refused(status: int, error: str, message: str) -> Response:
 
 def _form_file(content_type: str, body: bytes) -> bytes:
     """Return the file of a form, or nothing where it holds none."""
-    head = f"Content-Type: {content_type}\r\n\r\n".encode()
-    message = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + body)
-    for part in message.iter_parts():
-        if part.get_filename() is not None:
-            content = part.get_payload(decode=True)
-            return content if isinstance(content, bytes) else b""
-    return b""
+    try:
+        parts = read_form(content_type, body)
+    except FormMalformed:
+        return b""
+    return next((part.content for part in parts if part.filename is not None), b"")

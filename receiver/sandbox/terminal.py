@@ -26,7 +26,12 @@ from receiver.sandbox.terminal_answers import (
     refused,
     unauthorized,
 )
-from receiver.sandbox.terminal_endpoints import EndpointMissing, Endpoints, numbers_to_delete
+from receiver.sandbox.terminal_endpoints import (
+    Endpoint,
+    EndpointMissing,
+    Endpoints,
+    numbers_to_delete,
+)
 from receiver.sandbox.terminal_faces import FaceCalls
 from receiver.sandbox.terminal_memory import (
     MODERN,
@@ -37,7 +42,13 @@ from receiver.sandbox.terminal_memory import (
     Profile,
     Sightings,
 )
-from receiver.sandbox.terminal_payloads import Request, parse, read_body, read_head
+from receiver.sandbox.terminal_payloads import (
+    Request,
+    parse,
+    parse_upload,
+    read_body,
+    read_head,
+)
 from receiver.sandbox.terminal_persons import PersonCalls
 from receiver.sandbox.terminal_power import PowerSupply
 
@@ -122,7 +133,7 @@ class SimulatedTerminal:
         return self._device.sightings
 
     def holds(self) -> dict[str, tuple[str, str | None]]:
-        """Say who is on the terminal: employeeNo → (name, photo URL)."""
+        """Say who is on the terminal: employeeNo → (name, photo URL, empty for an upload)."""
         return {
             number: (person.name, None if person.face is None else person.face.url)
             for number, person in self.persons.items()
@@ -200,7 +211,7 @@ class SimulatedTerminal:
         if not authenticated and verdict is not Verdict.ABSENT:
             self.sightings.failed_logins += 1
         with self._watched() if authenticated else contextlib.nullcontext():
-            body = await read_body(receive)
+            body = await read_body(receive, request)
             if body is None:
                 return
             await self._awake.wait()
@@ -218,6 +229,7 @@ class SimulatedTerminal:
                     started=started,
                     ended=time.monotonic(),
                     authenticated=authenticated,
+                    uploaded=request.picture is not None,
                 )
             )
             response = Response(
@@ -263,7 +275,7 @@ class SimulatedTerminal:
             self._writes_seen += 1
         try:
             if endpoint.has_body:
-                request.payload = parse(body)
+                await self._parse(endpoint, request, body)
         finally:
             if endpoint.deletes and numbers_to_delete(endpoint, request.payload) != 1:
                 sightings.deletions_not_of_one += 1
@@ -274,6 +286,14 @@ class SimulatedTerminal:
             if profile.lies_every and self._writes_seen % profile.lies_every == 0:
                 return None
         return await endpoint.carry_out(request)
+
+    async def _parse(self, endpoint: Endpoint, request: Request, body: bytes) -> None:
+        if not (request.is_form and endpoint.takes_uploads and self.profile.takes_uploads):
+            request.payload = parse(body)
+            return
+        request.payload, request.picture = await asyncio.to_thread(
+            parse_upload, request.content_type, body, self.profile.upload_parts
+        )
 
     async def _device_info(self, _: Request) -> Document:
         return device_info(self.profile, serial=self.serial or f"SIMULATED{self.port}")

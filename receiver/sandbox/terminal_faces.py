@@ -1,7 +1,6 @@
 """The face calls of a simulated terminal: Intelligent/FDLib (isapi.md §1, §3).
 
-The terminal fetches the picture itself from faceURL. Sending the bytes (multipart) is not
-simulated: such a body is badJsonFormat.
+The terminal fetches the picture itself from faceURL, or is sent the bytes beside the JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import httpx
 from receiver.sandbox.terminal_answers import OK, Document, Refusal
 from receiver.sandbox.terminal_memory import Face
 from receiver.sandbox.terminal_payloads import Fields, Request
+from receiver.sandbox.terminal_pictures import model
 
 if TYPE_CHECKING:
     import ssl
@@ -27,13 +27,11 @@ _FACE_LIB_TYPE = "blackFD"
 _FDID = "1"
 _FPID_BYTES = 63
 _LIBRARY = ("faceLibType", "FDID", "FPID")
-_FACE_DATA_RECORD = (*_LIBRARY, "faceURL", "name", "bornTime")
+_FACE_DATA_OF_UPLOAD = (*_LIBRARY, "name", "bornTime")
+_FACE_DATA_RECORD = (*_FACE_DATA_OF_UPLOAD, "faceURL")
 
 _DOWNLOAD_BYTES = 10 * 1024 * 1024
 _DOWNLOAD_S = 5.0
-_PICTURE_BYTES = 200 * 1024
-_SHORTEST_PICTURE_BYTES = 300
-_PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 class FaceCalls:
@@ -58,13 +56,13 @@ class FaceCalls:
         fields, person = self._face_data_record(request)
         if person.face is not None:
             raise Refusal("deviceUserAlreadyExistFace")
-        await self._keep(fields, person.employee_no)
+        await self._keep(request, fields, person.employee_no)
         return None
 
     async def set_up(self, request: Request) -> Document:
         """Add a face, or overwrite the one there is."""
         fields, person = self._face_data_record(request)
-        await self._keep(fields, person.employee_no)
+        await self._keep(request, fields, person.employee_no)
         return None
 
     async def modify(self, request: Request) -> Document:
@@ -72,7 +70,7 @@ class FaceCalls:
         fields, person = self._face_data_record(request)
         if person.face is None:
             raise Refusal("deleteNoExistFace")  # which code a real terminal uses is unconfirmed
-        await self._keep(fields, person.employee_no)
+        await self._keep(request, fields, person.employee_no)
         return None
 
     async def search(self, request: Request) -> Document:
@@ -85,7 +83,10 @@ class FaceCalls:
         fpid = _fpid(fields) if "FPID" in fields else None
         request.employee_no = fpid
         matches = [
-            {"FPID": person.employee_no, "faceURL": person.face.url}
+            {
+                "FPID": person.employee_no,
+                "faceURL": person.face.url or self._device.face_url(person),
+            }
             for person in self._device.persons.values()
             if person.face is not None and fpid in (None, person.employee_no)
         ]
@@ -127,10 +128,14 @@ class FaceCalls:
     def _face_data_record(self, request: Request) -> tuple[Fields, Person]:
         if "FaceDataRecord" in request.payload:  # DS-K1T321MFWX wants the flat form
             raise Refusal("badJsonContent", "faceLibType")
-        fields = self._fields(request, _FACE_DATA_RECORD)
+        known = _FACE_DATA_RECORD if request.picture is None else _FACE_DATA_OF_UPLOAD
+        fields = self._fields(request, known)
         request.employee_no = _fpid(fields)
         _check_library(fields)
-        if len(fields.text("faceURL").encode()) > self._device.profile.face_url_bytes:
+        if (
+            request.picture is None
+            and len(fields.text("faceURL").encode()) > self._device.profile.face_url_bytes
+        ):
             raise Refusal("badJsonContent", "faceURL")
         return fields, self._holder(request.employee_no)
 
@@ -140,10 +145,12 @@ class FaceCalls:
             raise Refusal("deviceUserNotExist", "FPID")
         return person
 
-    async def _keep(self, fields: Fields, employee_no: str) -> None:
-        url = fields.text("faceURL")
-        picture = await self._picture(url)
-        _check_picture(picture)
+    async def _keep(self, request: Request, fields: Fields, employee_no: str) -> None:
+        url, picture = "", request.picture
+        if picture is None:
+            url = fields.text("faceURL")
+            picture = await self._picture(url)
+        seen = await asyncio.to_thread(model, picture, uploaded=not url)
         await asyncio.sleep(self._device.profile.face_delay_s)  # modelling
         person = self._holder(employee_no)  # who may have gone meanwhile
         held = sum(person.face is not None for person in self._device.persons.values())
@@ -153,6 +160,7 @@ class FaceCalls:
             url=url,
             sha256=hashlib.sha256(picture).hexdigest(),
             size=len(picture),
+            likeness=seen,
             replaced=0 if person.face is None else person.face.replaced + 1,
         )
 
@@ -188,15 +196,6 @@ async def _download(url: str) -> bytes:
 def _trust() -> ssl.SSLContext:
     # Loading the certificates takes longer than a photo does, and would block the loop each time.
     return httpx.create_ssl_context(trust_env=False)
-
-
-def _check_picture(picture: bytes) -> None:
-    if not picture.startswith(_PICTURE_MAGIC):
-        raise Refusal("picFormatError")
-    if len(picture) > _PICTURE_BYTES:
-        raise Refusal("picSizeExceedError")
-    if len(picture) < _SHORTEST_PICTURE_BYTES:
-        raise Refusal("faceDataLenShort")
 
 
 def _check_library(fields: Fields) -> None:

@@ -88,6 +88,8 @@ class Face:
     url: str
     sha256: str
     size: int
+    likeness: str = ""
+    """Whose portrait it is, as `portraits.likeness` says; sha256 and size are of these bytes."""
     replaced: int = 0
 
 
@@ -135,6 +137,8 @@ class Call:
     started: float
     ended: float
     authenticated: bool
+    uploaded: bool = False
+    """Whether it carried a picture."""
 
 
 @dataclass(kw_only=True)

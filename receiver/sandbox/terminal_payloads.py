@@ -1,4 +1,7 @@
-"""Reads what a terminal is sent, strictly: types are not coerced, missing keys are refused."""
+"""Reads what a terminal is sent, strictly: types are not coerced, missing keys are refused.
+
+A picture comes as a form of two parts (isapi.md §1): JSON first, without a file name, then a file.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from starlette.datastructures import Headers
+
+from receiver.sandbox.multipart import FORM, FormMalformed, read_form
 from receiver.sandbox.terminal_answers import Refusal
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2037
 _BODY_BYTES = 1024 * 1024
+_FORM_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
@@ -28,26 +35,40 @@ class Request:
     method: str
     path: str
     query: dict[str, str]
+    content_type: str = ""
+    picture: bytes | None = None
+    """What came with the payload, where it came as a form."""
     payload: dict[str, object] = field(default_factory=dict)
     employee_no: str | None = None
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the body says that it is multipart/form-data."""
+        return self.content_type.lower().startswith(FORM)
 
 
 def read_head(scope: Scope) -> tuple[Request, str]:
     """Read the head of a request: what is called, and the target exactly as it was sent."""
     query = scope["query_string"].decode("latin-1")
     target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
-    request = Request(method=scope["method"], path=scope["path"], query=dict(parse_qsl(query)))
+    request = Request(
+        method=scope["method"],
+        path=scope["path"],
+        query=dict(parse_qsl(query)),
+        content_type=Headers(scope=scope).get("content-type", ""),
+    )
     return request, target
 
 
-async def read_body(receive: Receive) -> bytes | None:
+async def read_body(receive: Receive, request: Request) -> bytes | None:
     """Read the body up to a limit, beyond which it no longer parses; None if the client left."""
+    limit = _FORM_BYTES if request.is_form else _BODY_BYTES
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        if len(body) < _BODY_BYTES:
+        if len(body) < limit:
             body += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(body)
@@ -62,6 +83,32 @@ def parse(body: bytes) -> dict[str, object]:
     if not isinstance(payload, dict):
         raise Refusal("badJsonFormat")
     return payload
+
+
+def parse_upload(
+    content_type: str, body: bytes, parts: tuple[str, str]
+) -> tuple[dict[str, object], bytes]:
+    """Parse a form of JSON and a picture, whose parts have these names, in this order.
+
+    What is no such form is badJsonFormat, as for a parser that expected JSON. Parts of other names
+    are not seen, so they are missing: MessageParametersLack.
+    """
+    try:
+        form = read_form(content_type, body)
+    except FormMalformed as exc:
+        raise Refusal("badJsonFormat") from exc
+    names = [part.name for part in form]
+    for name in parts:
+        if name not in names:
+            raise Refusal("MessageParametersLack", name)
+    if tuple(names) != parts:
+        raise Refusal("badJsonFormat")
+    record, picture = form
+    if record.filename is not None or record.content_type != "application/json":
+        raise Refusal("badJsonFormat", record.name)
+    if picture.filename is None or picture.content_type != "image/jpeg":
+        raise Refusal("picFormatError", picture.name)
+    return parse(record.content), picture.content
 
 
 class Fields:

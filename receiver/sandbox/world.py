@@ -6,7 +6,6 @@ real receiver in a process of its own. Also the referee: what every terminal sho
 
 import asyncio
 import base64
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from receiver.sandbox.pg_net import PgNetWorker
+from receiver.sandbox.portraits import likeness
 from receiver.sandbox.postgres import Database, PostgresServer
 from receiver.sandbox.project import apply_migrations, create_project
 from receiver.sandbox.receiver_process import ReceiverProcess
@@ -41,7 +41,7 @@ class Standing:
 
     name: str
     photo: str | None
-    """sha256 of the photo."""
+    """Whose portrait it is: `portraits.likeness`, since a terminal may hold other bytes of it."""
 
 
 class World:
@@ -85,7 +85,7 @@ class World:
         photo = None
         if photo_url:
             file = str(photo_url).rpartition("/")[2]
-            photo = hashlib.sha256(self.supabase.photos[file]).hexdigest()
+            photo = likeness(self.supabase.photos[file])
         return Standing(name=str(name), photo=photo)
 
     @staticmethod
@@ -93,7 +93,7 @@ class World:
         """Return who may pass according to a terminal itself."""
         now = datetime.now(UTC)
         return {
-            number: Standing(name=p.name, photo=p.face.sha256 if p.face else None)
+            number: Standing(name=p.name, photo=p.face.likeness if p.face else None)
             for number, p in terminal.persons.items()
             if p.may_pass(now)
         }
