@@ -79,11 +79,11 @@ async def _look(visits: Visits, terminal: Terminal) -> Finding:
     what = f"terminal {terminal.host}"
     for pause_s in BUSY_PAUSES_S:
         await asyncio.sleep(pause_s)
-        leased, visit = await visits.ask(terminal.id)
-        if leased.state != "busy":
+        asked, visit = await visits.ask(terminal.id)
+        if asked.state != "busy":
             break
-    if leased.state == "resting":
-        return Finding(what=what, fault=f"Is left alone for now: {leased.rest_reason}")
+    if asked.state == "resting":
+        return Finding(what=what, fault=f"Is left alone for now: {asked.rest_reason}")
     if visit is None:
         return Finding(what=what, fault=None, note="not asked: a receiver is working with it")
     client = visits.client(terminal, visit)

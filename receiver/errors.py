@@ -36,8 +36,10 @@ ReceiverError
 │   ├── PersonAbsent                it does not hold the person whose photo this is
 │   ├── PhotoNotFetched             it could not download the photo
 │   ├── NotSupported                this firmware does not have the call
+│   ├── NotKept                     it said that it did, and did not
 │   └── AnswerUnexplained           anything else it said
 └── CallForbidden                   no further call may be made to the terminal
+    ├── TerminalReplaced            other hardware stands behind its row: all is to be decided anew
     ├── LeaseLost                   another receiver may hold it
     ├── RunStopped                  the run was told to end
     └── Stopping                    this receiver is shutting down
@@ -48,7 +50,7 @@ a token, a photo's URL or a request's body.
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ReceiverError(Exception):
@@ -216,6 +218,13 @@ class SupabaseRefused(SupabaseError):
 class TerminalError(ReceiverError):
     """The terminal could not be worked with."""
 
+    def named(self, terminal: str) -> Self:
+        """Say which terminal, in a message that begins with one; return self."""
+        words = "The terminal"
+        if self.message.startswith(words):
+            self.args = (f"{terminal[0].upper()}{terminal[1:]}{self.message[len(words) :]}",)
+        return self
+
 
 class TerminalUnusable(TerminalError):
     """The terminal's row in dispozitive_pontaj cannot be worked with."""
@@ -266,12 +275,20 @@ class NotSupported(TerminalError):
     """This terminal does not support the call."""
 
 
+class NotKept(TerminalError):
+    """The terminal said that it took this, and does not hold it."""
+
+
 class AnswerUnexplained(TerminalError):
     """The terminal answered something unexpected."""
 
 
 class CallForbidden(ReceiverError):
     """No further call may be made to this terminal."""
+
+
+class TerminalReplaced(CallForbidden):
+    """Another terminal stands at this address now; it is being filled."""
 
 
 class LeaseLost(CallForbidden):

@@ -6,50 +6,45 @@ does), does not retry, and knows nothing of the ledger.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
 
 from receiver.errors import NotSupported, TerminalBusy
-from receiver.isapi_answers import (
-    FACE_ABSENT,
-    FACE_EXISTS,
-    NAME_REFUSED,
-    PERSON_ABSENT,
-    PERSON_EXISTS,
-    Answer,
-    parse,
+from receiver.isapi_answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
+from receiver.isapi_calls import USER_DETAIL, USER_INFO, Remember, Turn, Way
+from receiver.isapi_faces import Faces, Photo
+from receiver.isapi_persons import ENDED_AT, VALID_TO, cut, found_in, person
+from receiver.isapi_wire import http_client
+from receiver.models import Capabilities, Found, Terminal
+
+__all__ = ["Photo", "TerminalClient", "Turn", "http_client"]
+
+RECORD: Final = (Way(method="POST", path=f"{USER_INFO}/Record"),)
+MODIFY: Final = (
+    Way(method="PUT", path=f"{USER_INFO}/Modify"),
+    Way(method="POST", path=f"{USER_INFO}/Modify"),  # BL
 )
-from receiver.isapi_wire import Wire, http_client
-from receiver.models import Terminal
-
-__all__ = ["TerminalClient", "Turn", "http_client"]
-
-Turn = Callable[[float], AbstractAsyncContextManager[None]]
-"""Called with the most seconds that a call may take; entered, it is this terminal's turn."""
-
-VALID_FROM: Final = "2020-01-01T00:00:00"
-VALID_TO: Final = "2037-12-31T23:59:59"
-ENDED_AT: Final = "2020-01-01T00:00:01"
-"""The end of a leaver's window. `Valid.enable=false` would mean *permanent* validity (G1 p.299)."""
-
-USER_INFO: Final = "/ISAPI/AccessControl/UserInfo"
-USER_DETAIL: Final = "/ISAPI/AccessControl/UserInfoDetail"
-FACE_LIBRARY: Final = "/ISAPI/Intelligent/FDLib"
+SEARCH: Final = Way(method="POST", path=f"{USER_INFO}/Search")
+DELETE_ALL_OF: Final = Way(method="PUT", path=f"{USER_DETAIL}/Delete")
+DELETE_PROCESS: Final = Way(method="GET", path=f"{USER_DETAIL}/DeleteProcess")
+DELETE: Final = Way(method="PUT", path=f"{USER_INFO}/Delete")
 
 ERASE_POLLS: Final = 10
 ERASE_POLL_S: Final = 0.3
 """Between two polls, also where no pause between calls is configured."""
 SHORT_NAME_BYTES: Final = 32
 """What the shortest name field takes, in UTF-8 (HA, FG); others take 128 (SK)."""
+MOST_PAGES: Final = 10_000
 
 
-class TerminalClient:
+class TerminalClient(Faces):
     """Calls to one terminal; each waits for its turn and raises TerminalError."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only but for the first three
         self,
         http: httpx.AsyncClient,
         terminal: Terminal,
@@ -57,147 +52,136 @@ class TerminalClient:
         *,
         timeout_s: float,
         face_timeout_s: float,
+        photo: Photo,
+        remember: Remember,
+        known: Capabilities | None = None,
+        look: bool = True,
     ) -> None:
-        self._wire = Wire(http, terminal)
-        self._turn = turn
-        self._timeout_s = timeout_s
-        self._face_timeout_s = face_timeout_s
-        self.calls_answered = 0
-        """How often the terminal has let us in and answered; 0 means that nothing was learnt."""
+        super().__init__(
+            http,
+            terminal,
+            turn,
+            timeout_s=timeout_s,
+            face_timeout_s=face_timeout_s,
+            known=known,
+            look=look,
+            remember=remember,
+        )
+        self.photo = photo
 
-    async def put_person(self, employee_no: str, name: str) -> bool:
+    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
         """Make the terminal hold this person under this name; return whether it did before.
 
-        Record fails where the person is present and Modify where it is absent (G1 p.85).
+        Record fails where the person is present and Modify where it is absent (G1 p.85), so each
+        says what was there; `known` is which to try first, so that a good guess costs one call.
         """
-        answer = await self._send_person("POST", "Record", employee_no, name, VALID_TO)
-        known = answer.says(PERSON_EXISTS)
-        if known:
-            answer = await self._send_person("PUT", "Modify", employee_no, name, VALID_TO)
-        _require_ok(answer)
-        return known
+        for ways, otherwise in (
+            ((MODIFY, PERSON_ABSENT), (RECORD, PERSON_EXISTS))
+            if known
+            else ((RECORD, PERSON_EXISTS), (MODIFY, PERSON_ABSENT))
+        ):
+            answer = await self._send_person(ways, employee_no, name, VALID_TO)
+            if not answer.says(otherwise):
+                break
+        self._require_ok(answer)
+        return ways is MODIFY
 
     async def end_validity(self, employee_no: str, name: str) -> None:
         """Let a person pass no longer, if the terminal holds them; everything else stays."""
-        answer = await self._send_person("PUT", "Modify", employee_no, name, ENDED_AT)
+        answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
         if not answer.says(PERSON_ABSENT):
-            _require_ok(answer)
+            self._require_ok(answer)
 
     async def erase(self, employee_no: str) -> None:
         """Erase a person with face and cards, if the terminal holds them.
 
-        An empty list of numbers would erase everybody (G1 p.301). Asynchronous on the terminal:
-        it is asked until it says that it is done (G1 p.86).
+        An empty list of numbers would erase everybody (G1 p.301).
         """
         if not employee_no:
             raise ValueError("erase needs a number: without one a terminal erases everybody")
-        detail = {"mode": "byEmployeeNo", "EmployeeNoList": [{"employeeNo": employee_no}]}
-        _require_ok(await self._call("PUT", f"{USER_DETAIL}/Delete", {"UserInfoDetail": detail}))
+        numbers = [{"employeeNo": employee_no}]
+        if not self._lacks(DELETE_ALL_OF):
+            detail = {"mode": "byEmployeeNo", "EmployeeNoList": numbers}
+            answer = await self._call(DELETE_ALL_OF, {"UserInfoDetail": detail})
+            if not answer.unsupported:
+                self._require_ok(answer)
+                await self._erased()
+                return
+            await self._note_lack(DELETE_ALL_OF)
+        # The older call erases the person; whether the face goes too is told both ways (isapi.md).
+        await self.remove_face(employee_no)
+        answer = await self._call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})
+        if not answer.says(PERSON_ABSENT):
+            self._require_ok(answer)
+
+    async def find(self, employee_nos: Sequence[str]) -> dict[str, Found]:
+        """Return those of these numbers whom the terminal holds, as many in a call as it takes.
+
+        Raises NotSupported where it cannot be asked (FG: 404).
+        """
+        await self.look()
+        found: dict[str, Found] = {}
+        for start in range(0, len(employee_nos), self.known.page):
+            asked = employee_nos[start : start + self.known.page]
+            numbers = [{"employeeNo": employee_no} for employee_no in asked]
+            async for page in self._pages({"EmployeeNoList": numbers}):
+                found |= {one.employee_no: one for one in page if one.employee_no in asked}
+        return found
+
+    def everybody(self) -> AsyncIterator[tuple[Found, ...]]:
+        """Return all whom the terminal holds, page by page; raises NotSupported as `find` does."""
+        return self._pages({})
+
+    async def _pages(self, whom: Mapping[str, Any]) -> AsyncIterator[tuple[Found, ...]]:
+        """Advance by what was received; end at the total, an empty page or a repeated one."""
+        await self.look()
+        if self._lacks(SEARCH):
+            raise NotSupported("The terminal cannot be asked whom it holds.").named(self._name)
+        search_id = uuid.uuid4().hex
+        position, last = 0, ()
+        for _ in range(MOST_PAGES):
+            condition = {
+                "searchID": search_id,
+                "searchResultPosition": position,
+                "maxResults": self.known.page,
+                **whom,
+            }
+            answer = await self._call(SEARCH, {"UserInfoSearchCond": condition})
+            if answer.unsupported:
+                await self._note_lack(SEARCH)
+            result = found_in(answer)
+            if result is None:
+                raise self._error(answer)
+            if not result.persons or result.persons == last:
+                return
+            yield result.persons
+            position, last = position + len(result.persons), result.persons
+            if not result.more:
+                return
+
+    async def _erased(self) -> None:
+        """Wait until the terminal says that it is done: it erases by and by (G1 p.86)."""
         for _ in range(ERASE_POLLS):
-            answer = await self._call("GET", f"{USER_DETAIL}/DeleteProcess", None)
+            answer = await self._call(DELETE_PROCESS, None)
             process = answer.fields.get("UserInfoDetailDeleteProcess", answer.fields)
             status = process.get("status") if isinstance(process, Mapping) else None
             if status == "success":
                 return
             if status != "processing":
-                raise answer.error()
+                raise self._error(answer)
             await asyncio.sleep(ERASE_POLL_S)
-        raise TerminalBusy("The terminal is still erasing the person.")
-
-    async def put_face(self, employee_no: str, photo_url: str) -> None:
-        """Make the terminal fetch this photo and hold it as the person's only face.
-
-        FaceDataRecord only adds. Where a face exists, FDSetUp overwrites it, or FDModify where the
-        firmware has no FDSetUp (FG: 404). The body is flat: wrapped in FaceDataRecord it is
-        rejected (DS-K1T321MFWX).
-        """
-        face = {
-            "faceURL": photo_url,
-            "faceLibType": "blackFD",
-            "FDID": "1",
-            "FPID": employee_no,
-        }
-        answer = await self._face_call("POST", "FaceDataRecord", face)
-        if answer.says(FACE_EXISTS):
-            answer = await self._face_call("PUT", "FDSetUp", face)
-            if not answer.ok and isinstance(answer.error(), NotSupported):
-                answer = await self._face_call("PUT", "FDModify", face)
-        _require_ok(answer)
-
-    async def remove_face(self, employee_no: str) -> None:
-        """Make the terminal hold no face of this person, if it holds one."""
-        if not employee_no:
-            raise ValueError("remove_face needs a number")
-        answer = await self._call(
-            "PUT",
-            f"{FACE_LIBRARY}/FDSearch/Delete",
-            {"FPID": [{"value": employee_no}]},
-            params={"FDID": "1", "faceLibType": "blackFD"},
-        )
-        if not answer.says(FACE_ABSENT):
-            _require_ok(answer)
-
-    async def device_info(self) -> Mapping[str, Any]:
-        """Return model, serialNumber, firmwareVersion; the cheapest call that needs the login."""
-        answer = await self._call("GET", "/ISAPI/System/deviceInfo", None)
-        if not answer.fields.get("serialNumber"):
-            raise answer.error()
-        return answer.fields
+        raise TerminalBusy("The terminal is still erasing the person.").named(self._name)
 
     async def _send_person(
-        self, method: str, verb: str, employee_no: str, name: str, valid_to: str
+        self, ways: Sequence[Way], employee_no: str, name: str, valid_to: str
     ) -> Answer:
         """Send a person, and again with a shorter name where the firmware refuses the long one."""
-        short = name.encode()[:SHORT_NAME_BYTES].decode(errors="ignore").rstrip()
-        path = f"{USER_INFO}/{verb}"
-        person = _person(employee_no, name, valid_to)
-        answer = await self._call(method, path, {"UserInfo": person})
-        if short != name and answer.says(NAME_REFUSED):
-            person = _person(employee_no, short, valid_to)
-            answer = await self._call(method, path, {"UserInfo": person})
+        await self.look()
+        fitting = cut(name, self.known.name_bytes) if self.known.name_bytes else name
+        answer = await self._by_first(ways, person(employee_no, fitting, valid_to))
+        short = cut(name, SHORT_NAME_BYTES)
+        if short != fitting and answer.says(NAME_REFUSED):
+            answer = await self._by_first(ways, person(employee_no, short, valid_to))
+            if answer.ok:
+                await self._learn(replace(self.known, name_bytes=SHORT_NAME_BYTES))
         return answer
-
-    async def _face_call(self, method: str, name: str, face: Mapping[str, Any]) -> Answer:
-        return await self._call(
-            method, f"{FACE_LIBRARY}/{name}", face, timeout_s=self._face_timeout_s
-        )
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        *,
-        timeout_s: float | None = None,
-        params: Mapping[str, str] | None = None,
-    ) -> Answer:
-        timeout_s = timeout_s or self._timeout_s
-        async with self._turn(timeout_s):
-            status, answered = await self._wire.exchange(
-                method, path, body, params={"format": "json", **(params or {})}, timeout_s=timeout_s
-            )
-        answer = parse(status, answered)
-        self.calls_answered += 1
-        return answer
-
-
-def _person(employee_no: str, name: str, valid_to: str) -> Mapping[str, Any]:
-    return {
-        "employeeNo": employee_no,
-        **({"name": name} if name else {}),
-        "userType": "normal",
-        "Valid": {
-            "enable": True,
-            "beginTime": VALID_FROM,
-            "endTime": valid_to,
-            "timeType": "local",
-        },
-        "doorRight": "1",
-        "RightPlan": [{"doorNo": 1, "planTemplateNo": "1"}],
-        "localUIRight": False,
-    }
-
-
-def _require_ok(answer: Answer) -> None:
-    if not answer.ok:
-        raise answer.error()

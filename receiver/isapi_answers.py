@@ -39,6 +39,7 @@ FACE_ABSENT: Final = frozenset({"deleteNoExistFace", "faceDataNotExist"}) | PERS
 FACE_EXISTS: Final = frozenset({"deviceUserAlreadyExistFace"})
 NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent", "nameIsOverlong"})
 """What a name that is too long is refused with; with the first two, so is much else."""
+PERSONS_FULL: Final = frozenset({"deviceUserFull"})
 
 # A class of isapi_codes.csv -> what it is to us. A code of any other, and one that has no words
 # there, is told as it came.
@@ -53,6 +54,7 @@ KINDS: Final[Mapping[str, type[TerminalError]]] = {
     "unsupported": NotSupported,
 }
 
+MOST_DEPTH: Final = 20
 STATUS_OK = (0, 1)
 STATUS_BUSY = 2
 STATUS_REBOOT = 7
@@ -76,6 +78,11 @@ class Answer:
     def ok(self) -> bool:
         """Tell whether the terminal says that it did what it was asked."""
         return self.status_code in STATUS_OK and self.http_status < 400  # noqa: PLR2004
+
+    @property
+    def unsupported(self) -> bool:
+        """Tell whether the firmware does not have the call."""
+        return not self.ok and isinstance(self.error(), NotSupported)
 
     def says(self, codes: frozenset[str]) -> bool:
         """Tell whether the terminal answered with one of these codes; their case varies."""
@@ -168,13 +175,40 @@ def _fields(body: bytes) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else found
 
 
-def _xml_fields(root: Element) -> Mapping[str, str]:
-    """Return every leaf by its name without namespace; the first of a name counts."""
-    leaves: dict[str, str] = {}
+def _xml_fields(root: Element) -> Mapping[str, Any]:
+    """Return every leaf by its name without namespace, and what has leaves as JSON would.
+
+    The first leaf of a name counts.
+    """
+    leaves: dict[str, Any] = {}
     for element in root.iter():
         if not len(element):
-            leaves.setdefault(str(element.tag).rpartition("}")[2], (element.text or "").strip())
-    return leaves
+            leaves.setdefault(_tag(element), _leaf(element))
+    return leaves | {_tag(element): _tree(element) for element in root if len(element)}
+
+
+def _tree(element: Element, depth: int = 0) -> Any:
+    if not len(element) or depth == MOST_DEPTH:
+        return _leaf(element)
+    inner: dict[str, Any] = {}
+    for child in element:
+        name, value = _tag(child), _tree(child, depth + 1)
+        there = inner.setdefault(name, value)
+        if isinstance(there, list):
+            there.append(value)
+        elif there is not value:
+            inner[name] = [there, value]
+    return inner
+
+
+def _leaf(element: Element) -> Any:
+    """Return a leaf's text, or where it has none its attributes: `max` of a capability."""
+    text = (element.text or "").strip()
+    return text or {f"@{name}": value for name, value in element.attrib.items()} or ""
+
+
+def _tag(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
 
 
 def _text(value: object) -> str:

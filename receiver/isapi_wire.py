@@ -6,7 +6,8 @@ answer may be larger than fits.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
@@ -21,6 +22,21 @@ MOST_CONNECT_S: Final = 5.0
 MOST_CONNECT_PART: Final = 0.8
 """Of a call's time: a terminal that is off must not look like one that does not answer."""
 MOST_ANSWER_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a multipart body."""
+
+    name: str
+    content: bytes = field(repr=False)
+    media_type: str
+    file: str | None = None
+    """Its file name; a part of JSON must have none."""
+
+
+Body = Mapping[str, Any] | Sequence[Part] | None
+"""JSON, multipart in this order, or nothing."""
 
 
 def http_client() -> httpx.AsyncClient:
@@ -53,7 +69,7 @@ class Wire:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None,
+        body: Body,
         *,
         params: Mapping[str, str],
         timeout_s: float,
@@ -65,7 +81,14 @@ class Wire:
 
         def request() -> httpx.Request:
             url = f"{self._base}{path}"
-            return self._http.build_request(method, url, params=params, json=body, timeout=limits)
+            if body is None or isinstance(body, Mapping):
+                json, files = body, None
+            else:
+                json = None
+                files = [(part.name, (part.file, part.content, part.media_type)) for part in body]
+            return self._http.build_request(
+                method, url, params=params, json=json, files=files, timeout=limits
+            )
 
         try:
             # The whole exchange is bounded too: httpx's own timeouts begin anew with each byte.

@@ -6,14 +6,14 @@ but claim may be repeated, and is when the answer got lost. A lost claim or leas
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
 from supabase import AsyncClient
 
 from receiver.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
-from receiver.models import Claim, Held, Leased, Outcome, Pair, Rest
+from receiver.models import Asked, Capabilities, Claim, Held, Leased, Outcome, Pair, Rest
 from receiver.supabase_rest import Row, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
@@ -34,26 +34,46 @@ class DatabaseCheck:
 class Ledger:
     """Pairs and leases, in the name of one receiver."""
 
-    def __init__(self, client: AsyncClient, receiver: str) -> None:
+    def __init__(self, client: AsyncClient, receiver: str, *, look_s: float) -> None:
+        """Work in the name of `receiver`; look at each terminal every `look_s` seconds."""
         self._client = client
         self._receiver = receiver
+        self._look_s = look_s
 
     async def claim(self, *, lease_s: float, limit: int) -> Claim | None:
         """Lease the terminal that waited longest for due work; None when nothing is due."""
         found = await self._call(
-            "claim", p_receiver=self._receiver, p_lease_seconds=lease_s, p_limit=limit
+            "claim",
+            p_receiver=self._receiver,
+            p_lease_seconds=lease_s,
+            p_limit=limit,
+            p_look_seconds=self._look_s,
         )
         return _parsed(_claim, found) if found else None
 
-    async def lease(self, terminal_id: UUID, *, lease_s: float) -> Leased:
+    async def lease(self, terminal_id: UUID, *, lease_s: float) -> Asked:
         """Ask for one terminal; the answer says whether it is ours, another's, or resting."""
         found = await self._repeated_call(
             "lease",
             p_receiver=self._receiver,
             p_terminal_id=str(terminal_id),
             p_lease_seconds=lease_s,
+            p_look_seconds=self._look_s,
         )
-        return _parsed(_leased, found)
+        return _parsed(_asked, [{**row, "terminal_id": str(terminal_id)} for row in found])
+
+    async def meet(
+        self, terminal_id: UUID, fence: int, known: Capabilities, *, lease_s: float
+    ) -> bool:
+        """Remember what stands behind a leased terminal; return whether it is another one now."""
+        found = await self._held_call(
+            "meet",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_lease_seconds=lease_s,
+            p_device=asdict(known),
+        )
+        return bool(found[0].get("replaced"))
 
     async def due(self, terminal_id: UUID, fence: int, *, limit: int) -> tuple[Pair, ...]:
         """Return pairs that are due on a terminal which is leased already."""
@@ -173,12 +193,18 @@ def _parsed(parse: Callable[[Any], T], found: object) -> T:
 
 
 def _claim(found: list[Row]) -> Claim:
-    return Claim(
-        terminal_id=UUID(found[0]["terminal_id"]),
-        fence=int(found[0]["fence"]),
-        failures=int(found[0]["failures"]),
-        pairs=_pairs(found),
-    )
+    pairs = _pairs([row for row in found if row["employee_id"] is not None])
+    return Claim(**_lease(found[0]), pairs=pairs)
+
+
+def _known(device: Any) -> Capabilities | None:
+    """Read what was remembered; what an older version of this service wrote is asked anew."""
+    if device is None:
+        return None
+    try:
+        return Capabilities(**{**device, "lacks": tuple(device["lacks"])})
+    except (KeyError, TypeError):
+        return None
 
 
 def _pairs(found: list[Row]) -> tuple[Pair, ...]:
@@ -194,14 +220,23 @@ def _pairs(found: list[Row]) -> tuple[Pair, ...]:
     )
 
 
-def _leased(found: list[Row]) -> Leased:
-    fence = found[0]["fence"]
-    return Leased(
-        state=found[0]["state"],
-        fence=None if fence is None else int(fence),
-        failures=int(found[0]["failures"]),
+def _asked(found: list[Row]) -> Asked:
+    state = found[0]["state"]
+    return Asked(
+        state=state,
         rest_reason=found[0]["rest_reason"],
+        leased=Leased(**_lease(found[0])) if state == "leased" else None,
     )
+
+
+def _lease(row: Row) -> dict[str, Any]:
+    return {
+        "terminal_id": UUID(row["terminal_id"]),
+        "fence": int(row["fence"]),
+        "failures": int(row["failures"]),
+        "known": _known(row["device"]),
+        "look": bool(row["look"]),
+    }
 
 
 def _check(row: Row) -> DatabaseCheck:

@@ -36,6 +36,51 @@ class Terminal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What stands behind a terminal's row and what it takes, as it declares or was found to.
+
+    Remembered in the ledger for every receiver, for as long as serial and firmware stay the same.
+    """
+
+    serial: str = ""
+    firmware: str = ""
+    model: str = ""
+    name_bytes: int | None = None
+    """The longest name it takes, in bytes of UTF-8; None for not told."""
+    most_persons: int | None = None
+    page: int = 30
+    """How many persons one search may ask for."""
+    photo_url_bytes: int = 256
+    lacks: tuple[str, ...] = ()
+    """Calls that it answered with "not supported"."""
+    photos: Literal["url", "upload", ""] = ""
+    """How a photo arrived the last time: fetched by the terminal or sent to it; empty: neither."""
+    parts: int = 0
+    """Under which names it took an upload, see `isapi_faces.UPLOAD_PARTS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One person as a terminal says that it holds them; None for what it did not say."""
+
+    employee_no: str
+    name: str | None
+    access: Literal["open", "ended", "permanent", "other"] | None
+    """Whether they may pass; `permanent` has no end, `other` one that is not ours."""
+    faces: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a terminal should say of one number after a push; None for what does not matter."""
+
+    employee_no: str
+    may_pass: bool
+    name: str | None = None
+    face: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Held:
     """What a terminal holds of an employee, as far as the ledger knows."""
 
@@ -62,23 +107,31 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A leased terminal and the pairs that are due there."""
+class Leased:
+    """A terminal that is this receiver's for now, and what the ledger remembers of it."""
 
     terminal_id: UUID
     fence: int
     failures: int
+    known: Capabilities | None = None
+    look: bool = True
+    """Whether it is to be asked which hardware it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Leased):
+    """A leased terminal and the pairs that are due there; none where it is only to be looked at."""
+
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leased:
-    """What came of asking for one terminal: a lease where `fence` is a number."""
+class Asked:
+    """What came of asking for one terminal."""
 
     state: Literal["leased", "busy", "resting"]
-    fence: int | None
-    failures: int
-    rest_reason: str | None
+    rest_reason: str | None = None
+    leased: Leased | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +154,5 @@ class Outcome:
     held: Held
     error: TerminalError | None = None
     """What stood in the way, where something did; decides about the retry."""
+    expected: tuple[Expected, ...] = ()
+    """What the terminal will say when it is asked, if it did what it said that it did."""

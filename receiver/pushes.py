@@ -1,23 +1,35 @@
-"""Push pairs on a visited terminal: sync, decide about the retry, record, log.
+"""Push pairs on a visited terminal: sync, ask back, decide about the retry, record, log.
 
-What the worker and the buttons' runs have in common. A visit whose `rest` is set is over.
+What the worker and the buttons' runs have in common. A pair whose push needs to be read back is
+recorded as done only after that, so that a receiver that dies in between pushes it again. A visit
+whose `rest` is set is over.
 """
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
 from receiver.directory import Directory
-from receiver.errors import AnswerUnexplained, LoginRefused, ReceiverError, TerminalUnusable
+from receiver.errors import (
+    AnswerUnexplained,
+    LoginRefused,
+    ReceiverError,
+    TerminalBusy,
+    TerminalError,
+    TerminalTimeout,
+    TerminalUnreachable,
+    TerminalUnusable,
+)
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
 from receiver.models import (
     NOTHING_HELD,
     Employee,
+    Found,
     Held,
     LeaverPolicy,
     Outcome,
@@ -25,13 +37,34 @@ from receiver.models import (
     Rest,
     Terminal,
 )
+from receiver.readback import already_so, could_be_so, judged
 from receiver.retries import decide
 from receiver.sync import Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
 
+LOOK_FIRST = 3
+"""From so many pairs on that may be in step already, one search before is cheaper than pushes."""
+BUSY_SEARCHES = 3
+"""How often a busy terminal is asked for what it holds before its word is taken."""
+UNREAD_S = 900.0
+"""After which a pair that a long run has not read back is pushed again by the worker."""
+DEAF = (TerminalUnreachable, TerminalTimeout, LoginRefused)
+"""After these a terminal is not asked anything more."""
+
 log = get_logger(__name__)
 
 Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """One pair that was pushed, and how that went."""
+
+    pair: Pair
+    employee: Employee
+    outcome: Outcome
+    how: Sync = sync
+    pushed_at: float = field(default_factory=time.monotonic)
 
 
 class Pushes:
@@ -46,25 +79,40 @@ class Pushes:
         self._visits = visits
 
     async def serve(self, visit: Visit, terminal: Terminal, pairs: Iterable[Pair]) -> None:
-        """Bring wanted pairs there one by one.
+        """Bring wanted pairs there one by one; with none, only look at the terminal.
 
         Ends early when one of them gives the terminal a rest, or somebody pressed a button.
         """
         pairs = tuple(pairs)
-        if not pairs:
-            return
-        employees = await self._directory.employees([pair.employee_id for pair in pairs])
         client = self._visits.client(terminal, visit)
+        employees = await self._directory.employees([pair.employee_id for pair in pairs])
+        try:
+            await client.look()
+            found = await self._found_before(client, pairs, employees)
+        except TerminalError as error:
+            await self._could_not_ask(visit, pairs, error)
+            return
+        pushes: list[Push] = []
         owners: dict[str, UUID] = {}
         for pair in pairs:
             if owners.get(pair.held.employee_no or "", pair.employee_id) != pair.employee_id:
                 # Another employee got this number a moment ago: it is no longer this one's to end.
                 pair = replace(pair, held=NOTHING_HELD)  # noqa: PLW2901
-            outcome = await self.push(visit, client, pair, employees[pair.employee_id])
-            if outcome.held.employee_no is not None:
-                owners[outcome.held.employee_no] = pair.employee_id
+            employee = employees[pair.employee_id]
+            outcome = already_so(employee, pair.held, self._policy, found)
+            if outcome is None:
+                push = await self.push(visit, client, pair, employee)
+            else:
+                push = Push(pair=pair, employee=employee, outcome=outcome)
+            if push.outcome.held.employee_no is not None:
+                owners[push.outcome.held.employee_no] = pair.employee_id
+            if push.outcome.expected:
+                pushes.append(push)
+            else:
+                await self._conclude(visit, pair, push.outcome)
             if visit.rest is not None or self._visits.is_waited_for(visit.terminal_id):
-                return
+                break
+        await self.settle(visit, client, pushes)
 
     async def push(
         self,
@@ -74,8 +122,8 @@ class Pushes:
         employee: Employee,
         *,
         how: Sync = sync,
-    ) -> Outcome:
-        """Push one pair, record what became of it, and note on the visit what it means."""
+    ) -> Push:
+        """Push one pair; `settle` it afterwards."""
         answered = client.calls_answered
         try:
             outcome = await how(
@@ -86,34 +134,117 @@ class Pushes:
         except Exception:  # a mistake of ours over one person must not hold up everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
-            outcome = Outcome(
-                status="fatal", step="person", message=error.message, held=pair.held, error=error
-            )
+            outcome = _fatal(error, pair.held)
         if client.calls_answered > answered and outcome.status != "fatal":
             visit.failures = 0
+        return Push(pair=pair, employee=employee, outcome=outcome, how=how)
+
+    async def settle(
+        self, visit: Visit, client: TerminalClient, pushes: Sequence[Push]
+    ) -> list[Push]:
+        """Ask the terminal whether it holds what was pushed, and record what became of it."""
+        expected = [e.employee_no for push in pushes for e in push.outcome.expected]
+        found: Mapping[str, Found] | None = None
+        unread = visit.deaf and bool(expected)
+        if expected and not unread:
+            try:
+                found = await self._find(client, list(dict.fromkeys(expected)))
+            except DEAF as error:
+                unread = True
+                self._block(visit, _fatal(error, NOTHING_HELD))
+            except TerminalError as error:  # it cannot be asked: its word is taken
+                log.info(
+                    "not_read_back", terminal_id=str(visit.terminal_id), reason=error.message
+                )
+        # A number that one employee gave up and another got in the same visit is the other's now.
+        got = {push.outcome.held.employee_no: push.employee.id for push in pushes}
+        settled = []
+        for push in pushes:
+            mine = tuple(
+                e
+                for e in push.outcome.expected
+                if e.may_pass or got.get(e.employee_no, push.employee.id) == push.employee.id
+            )
+            outcome = replace(push.outcome, expected=mine)
+            if found is not None:
+                outcome = judged(outcome, found)
+            # Its word is not enough; or a part was pushed, and the whole is still wanted.
+            still_wanted = unread or (push.how is sync_photo and push.pair.was_wanted)
+            await self._conclude(visit, push.pair, outcome, still_wanted=still_wanted)
+            settled.append(replace(push, outcome=outcome))
+        return settled
+
+    async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
+        """Record a push that is to be settled later; False where nothing is left to settle."""
+        if not push.outcome.expected:
+            await self.settle(visit, client, [push])
+            return False
+        await self._record(visit, push.pair, push.outcome, UNREAD_S)
+        return True
+
+    def block_unusable(self, visit: Visit, error: TerminalUnusable) -> None:
+        """Have a terminal left alone whose row cannot be worked with."""
+        self._block(visit, _fatal(error, NOTHING_HELD))
+
+    async def _found_before(
+        self, client: TerminalClient, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
+    ) -> Mapping[str, Found]:
+        """Return what the terminal says of those who may be in step already, if they are many."""
+        numbers = [
+            pair.held.employee_no
+            for pair in pairs
+            if pair.held.employee_no
+            and could_be_so(employees[pair.employee_id], pair.held, self._policy)
+        ]
+        if len(numbers) < LOOK_FIRST:
+            return {}
+        try:
+            return await self._find(client, numbers)
+        except DEAF:
+            raise
+        except TerminalError:  # it cannot be asked
+            return {}
+
+    async def _find(self, client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:
+        for _ in range(BUSY_SEARCHES - 1):
+            try:
+                return await client.find(numbers)
+            except TerminalBusy:
+                continue
+        return await client.find(numbers)
+
+    async def _could_not_ask(
+        self, visit: Visit, pairs: Sequence[Pair], error: TerminalError
+    ) -> None:
+        """Note on the first pair why nothing can be done there now, and leave the terminal."""
+        if not pairs:
+            self._block(visit, _fatal(error, NOTHING_HELD))
+            return
+        await self._conclude(visit, pairs[0], _fatal(error, pairs[0].held))
+
+    async def _conclude(
+        self, visit: Visit, pair: Pair, outcome: Outcome, *, still_wanted: bool = False
+    ) -> None:
+        """Decide what follows from an outcome, record it, and note on the visit what it means."""
         retry = decide(
             outcome, attempts=pair.attempts, failures=visit.failures, random=random.random
         )
-        if how is sync_photo and retry.pair_s is None and pair.was_wanted:
-            retry = replace(retry, pair_s=0.0)  # a part was pushed; the whole is still wanted
+        if still_wanted and retry.pair_s is None:
+            retry = replace(retry, pair_s=0.0)
         await self._record(visit, pair, outcome, retry.pair_s)
         if retry.pair_s:
             visit.again_s = min(retry.pair_s, visit.again_s or retry.pair_s)
         if retry.terminal_s is not None:
-            self.block(visit, outcome, retry.terminal_s)
-        return outcome
+            self._rest(visit, outcome, retry.terminal_s)
 
-    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> bool:
-        asked_at, lease_s = time.monotonic(), self._visits.lease_s
-        taken_over = await self._ledger.intend(
-            visit.terminal_id, visit.fence, employee_id, employee_no, lease_s=lease_s
-        )
-        visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
-        return taken_over
+    def _block(self, visit: Visit, outcome: Outcome) -> None:
+        retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
+        self._rest(visit, outcome, retry.terminal_s or 0.0)
 
-    def block(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
+    def _rest(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
         """Have the terminal left alone after this visit."""
         visit.failures += 1
+        visit.deaf = visit.deaf or isinstance(outcome.error, DEAF)
         visit.rest = Rest(
             seconds=rest_s,
             reason=outcome.message,
@@ -126,13 +257,13 @@ class Pushes:
             rests_s=round(rest_s, 1),
         )
 
-    def block_unusable(self, visit: Visit, error: TerminalUnusable) -> None:
-        """Have a terminal left alone whose row cannot be worked with."""
-        outcome = Outcome(
-            status="fatal", step="person", message=error.message, held=Held(), error=error
+    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> bool:
+        asked_at, lease_s = time.monotonic(), self._visits.lease_s
+        taken_over = await self._ledger.intend(
+            visit.terminal_id, visit.fence, employee_id, employee_no, lease_s=lease_s
         )
-        retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
-        self.block(visit, outcome, retry.terminal_s or 0.0)
+        visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
+        return taken_over
 
     async def _record(
         self, visit: Visit, pair: Pair, outcome: Outcome, retry_s: float | None
@@ -151,3 +282,7 @@ class Pushes:
             reason=outcome.message,
             retry_s=retry_s,
         )
+
+
+def _fatal(error: TerminalError, held: Held) -> Outcome:
+    return Outcome(status="fatal", step="person", message=error.message, held=held, error=error)

@@ -13,6 +13,7 @@ from receiver.errors import (
     AnswerUnexplained,
     DataRefused,
     LoginRefused,
+    NotKept,
     NotSupported,
     TerminalBusy,
     TerminalRefused,
@@ -58,7 +59,7 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
     pair_s = _jittered(PAIR_PAUSES_S, attempts, random)
     if outcome.status != "fatal":  # the person is there, only the photo is not
         return DONE if isinstance(error, NotSupported) else Retry(pair_s=pair_s, terminal_s=None)
-    if isinstance(error, (AnswerUnexplained, NotSupported, TerminalRefused)):
+    if isinstance(error, (AnswerUnexplained, NotKept, NotSupported, TerminalRefused)):
         failures = min(failures, 1)  # it answers: others need not wait long for this one's fault
     if isinstance(error, LoginRefused):
         terminal_s = login_rest_s(error)

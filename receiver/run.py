@@ -53,6 +53,7 @@ class Run:
         self.on_fatal = on_fatal
         self.bulk = bulk
         self.results: list[Result] = []
+        self._lines: list[tuple[Literal["result", "amended"], Result, int]] = []
         self.counts: dict[Status, int] = {"success": 0, "partial": 0, "skipped": 0, "fatal": 0}
         self.first_fatal: str | None = None
         self.stopped_because: str | None = None
@@ -69,10 +70,25 @@ class Run:
     def add(self, result: Result) -> None:
         """Note the result of one pair, and tell the watchers."""
         self.results.append(result)
+        self._count(result)
+        self._lines.append(("result", result, len(self.results)))
+        self._tell()
+
+    def amend(self, result: Result) -> None:
+        """Note that the result of a pair turned out otherwise, where it did."""
+        pair = result.employee_id, result.terminal_id
+        for place, earlier in enumerate(self.results):
+            if (earlier.employee_id, earlier.terminal_id) == pair and earlier != result:
+                self.results[place] = result
+                self.counts[earlier.outcome.status] -= 1
+                self._count(result)
+                self._lines.append(("amended", result, len(self.results)))
+                self._tell()
+
+    def _count(self, result: Result) -> None:
         self.counts[result.outcome.status] += 1
         if result.outcome.status == "fatal" and self.first_fatal is None:
             self.first_fatal = f"device {result.terminal_id}: {result.outcome.message}"
-        self._tell()
 
     def end(self) -> None:
         """Note that nothing more will come."""
@@ -85,7 +101,10 @@ class Run:
             await self._changed.wait()
 
     async def watch(self) -> AsyncIterator[Json]:
-        """Yield `start`, each `result` from the first on, `ping` in silence, and `end`."""
+        """Yield `start`, each `result` from the first on, `ping` in silence, and `end`.
+
+        `amended` tells that a result which was yielded before turned out otherwise.
+        """
         yield {
             "type": "start",
             "run_id": self.id,
@@ -96,22 +115,22 @@ class Run:
         seen = 0
         while True:
             changed = self._changed
-            for result in self.results[seen:]:
+            for kind, result, done in self._lines[seen:]:
                 seen += 1
                 yield {
-                    "type": "result",
+                    "type": kind,
                     "angajat_id": str(result.employee_id),
                     "name": result.name,
                     **result.as_json(),
-                    "done": seen,
+                    "done": done,
                     "total": self.total,
                 }
-            if self.ended_at is not None and seen == len(self.results):
+            if self.ended_at is not None and seen == len(self._lines):
                 break
             try:
                 await asyncio.wait_for(changed.wait(), PING_S)
             except TimeoutError:
-                yield {"type": "ping", "done": seen, "total": self.total}
+                yield {"type": "ping", "done": len(self.results), "total": self.total}
         yield {"type": "end", "run_id": self.id, **self._ending()}
 
     def as_json(self) -> Json:

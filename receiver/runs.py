@@ -8,7 +8,8 @@ meanwhile, so that a long run keeps no edit waiting.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 from receiver.directory import Directory
@@ -19,14 +20,16 @@ from receiver.errors import (
     ReceiverStopping,
     RunGoingOn,
     RunStopped,
+    TerminalReplaced,
     TerminalUnusable,
 )
+from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Held, Outcome, Terminal
-from receiver.pushes import Pushes, Sync
+from receiver.models import NOTHING_HELD, Outcome, Terminal
+from receiver.pushes import UNREAD_S, Push, Pushes, Sync
 from receiver.run import OnFatal, Result, Run
-from receiver.sync import sync_anew, sync_photo
+from receiver.sync import sync, sync_anew, sync_photo
 from receiver.visits import Visit, Visits
 
 KEPT_S = 3600.0
@@ -38,6 +41,9 @@ LEASE_PAUSE_S = 0.25
 MOST_LEASE_WAIT_S = 300.0
 """Longer than a worker's batch of pairs takes at the default pause."""
 EDITS_PER_VISIT = 5
+MOST_UNREAD_S = UNREAD_S / 2
+"""How long a bulk run may leave a push without reading it back."""
+MOST_REPLACED = 2
 MOST_RUNS = 10
 """Runs going on at once; each waits for the same terminals."""
 
@@ -80,7 +86,7 @@ class Runs:
         """Start the run of all active employees; raises RunGoingOn while another one goes."""
         self._refuse_second_bulk()
         ids = await self._directory.active_employee_ids()
-        return await self._start(ids, on_fatal, bulk=True, how=sync_anew)
+        return await self._start(ids, on_fatal, bulk=True, how=sync)
 
     def get(self, run_id: str) -> Run | None:
         """Return a run that goes on, or ended less than an hour ago."""
@@ -149,6 +155,7 @@ class Runs:
 
     async def _visit_all(self, run: Run, how: Sync) -> None:
         failed: set[UUID] = set()
+        unread: dict[UUID, list[Push]] = {}
         for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
             ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
             employees = await self._directory.employees(ids)  # for the names in the results
@@ -158,7 +165,10 @@ class Runs:
                         continue
                     if run.stop_asked:
                         raise RunStopped
-                    outcome = await self._visit(run, terminal_id, terminal, id_, how)
+                    held = unread.setdefault(terminal_id, []) if run.bulk else None
+                    outcome = await self._visit(
+                        run, terminal_id, terminal, partial(self._push, run, id_, how, held)
+                    )
                     run.add(
                         Result(
                             employee_id=id_,
@@ -167,56 +177,102 @@ class Runs:
                             outcome=outcome,
                         )
                     )
+                    if run.on_fatal == "stop" and run.counts["fatal"]:
+                        run.stopped_because = "It stopped at the first fatal result."
+                        return
                     if outcome.status == "fatal":
-                        if run.on_fatal == "stop":
-                            run.stopped_because = "It stopped at the first fatal result."
-                            return
                         failed.add(terminal_id)
+        for terminal_id, terminal in run.sites:
+            if held := unread.get(terminal_id):
+                await self._visit(run, terminal_id, terminal, partial(self._settle, run, held))
 
     async def _visit(
         self,
         run: Run,
         terminal_id: UUID,
         terminal: Terminal | TerminalUnusable,
-        employee_id: UUID,
-        how: Sync,
+        work: Callable[[Visit, TerminalClient, Terminal], Awaitable[Outcome]],
     ) -> Outcome:
+        """Do one piece of work on a terminal, under a lease of its own."""
         if isinstance(terminal, TerminalUnusable):
             return _fatal(terminal.message)
-        with self._visits.waiting_for(terminal_id):
-            visit = await self._begin(run, terminal_id)
-        if isinstance(visit, Outcome):
-            return visit
-        try:
-            return await self._push(visit, employee_id, how)
-        except TerminalUnusable as error:
-            return _fatal(error.message)
-        finally:
-            await self._end(visit)
+        for _ in range(MOST_REPLACED):
+            with self._visits.waiting_for(terminal_id):
+                visit = await self._begin(run, terminal_id)
+            if isinstance(visit, Outcome):
+                return visit
+            try:
+                terminal = await self._directory.terminal(terminal_id)
+                return await work(visit, self._visits.client(terminal, visit), terminal)
+            except TerminalUnusable as error:
+                return _fatal(error.message)
+            except TerminalReplaced:  # what the ledger believed of the old one is undone: anew
+                continue
+            finally:
+                await self._end(visit)
+        return _fatal("Another terminal answers there at every call.")
 
-    async def _push(self, visit: Visit, employee_id: UUID, how: Sync) -> Outcome:
-        """Push one pair on a leased terminal, and then what HR edited there meanwhile."""
+    async def _push(  # noqa: PLR0913, PLR0917 - the first four are the run's, the others the visit's
+        self,
+        run: Run,
+        employee_id: UUID,
+        how: Sync,
+        held: list[Push] | None,
+        visit: Visit,
+        client: TerminalClient,
+        terminal: Terminal,
+    ) -> Outcome:
+        """Push one pair on a leased terminal, and then what HR edited there meanwhile.
+
+        A bulk run reads its pushes back many at a time: until then they are `held`.
+        """
         pair = await self._ledger.take(visit.terminal_id, visit.fence, employee_id)
         # Anew, and after the take: HR may have edited since, and the worker served it already.
-        employees, terminal = await asyncio.gather(
-            self._directory.employees([employee_id]), self._directory.terminal(visit.terminal_id)
-        )
-        client = self._visits.client(terminal, visit)
-        outcome = await self._pushes.push(visit, client, pair, employees[employee_id], how=how)
+        employees = await self._directory.employees([employee_id])
+        push = await self._pushes.push(visit, client, pair, employees[employee_id], how=how)
+        if held is None:
+            [push] = await self._pushes.settle(visit, client, [push])
+        elif await self._pushes.hold(visit, client, push):
+            held.append(push)
+            old = time.monotonic() - held[0].pushed_at > MOST_UNREAD_S
+            if (old or len(held) >= client.known.page) and visit.rest is None:
+                await self._settle(run, held, visit, client, terminal)
         if visit.rest is None:
             due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
-            await self._pushes.serve(visit, terminal, due)
-        return outcome
+            if due:
+                await self._pushes.serve(visit, terminal, due)
+        return push.outcome
+
+    async def _settle(
+        self,
+        run: Run,
+        held: list[Push],
+        visit: Visit,
+        client: TerminalClient,
+        _terminal: Terminal,
+    ) -> Outcome:
+        """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise."""
+        for push in await self._pushes.settle(visit, client, held):
+            run.amend(
+                Result(
+                    employee_id=push.employee.id,
+                    name=push.employee.name,
+                    terminal_id=visit.terminal_id,
+                    outcome=push.outcome,
+                )
+            )
+        held.clear()
+        return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
 
     async def _begin(self, run: Run, terminal_id: UUID) -> Visit | Outcome:
         """Wait until the terminal is free and lease it; an Outcome says why it cannot be had."""
         deadline = time.monotonic() + MOST_LEASE_WAIT_S
         while not run.stop_asked:
-            leased, visit = await self._visits.ask(terminal_id)
+            asked, visit = await self._visits.ask(terminal_id)
             if visit is not None:
                 return visit
-            if leased.state == "resting":
-                return _fatal(f"Left alone for now: {leased.rest_reason}")
+            if asked.state == "resting":
+                return _fatal(f"Left alone for now: {asked.rest_reason}")
             if time.monotonic() > deadline:
                 return _fatal("The terminal is busy with another receiver; try again later.")
             await asyncio.sleep(LEASE_PAUSE_S)
@@ -230,4 +286,4 @@ class Runs:
 
 
 def _fatal(message: str) -> Outcome:
-    return Outcome(status="fatal", step="person", message=message, held=Held())
+    return Outcome(status="fatal", step="person", message=message, held=NOTHING_HELD)

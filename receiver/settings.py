@@ -40,6 +40,7 @@ class Settings:
     device_lanes: int = 1
     leaver_policy: LeaverPolicy = "expire"
     poll_s: float = 30.0
+    look_s: float = 900.0
     log_format: LogFormat = "json"
     jwks_url: str = ""
     jwt_secret: str | None = field(default=None, repr=False)
@@ -64,6 +65,7 @@ class Settings:
             "device_lanes": env.optional("DEVICE_LANES", _whole(1, 256), 1),
             "leaver_policy": env.optional("LEAVER_POLICY", _one_of(LeaverPolicy), "expire"),
             "poll_s": env.optional("POLL_SECONDS", _number(0.1, 3600), 30.0),
+            "look_s": env.optional("LOOK_SECONDS", _number(1, 86400), 900.0),
             "log_format": env.optional("LOG_FORMAT", _one_of(LogFormat), "json"),
             "jwks_url": env.optional("SUPABASE_JWKS_URL", _http_url, ""),
             "jwt_secret": env.optional("SUPABASE_JWT_SECRET", _jwt_secret, None),

@@ -20,7 +20,7 @@ from receiver.errors import (
     TerminalRefused,
     TerminalTimeout,
 )
-from receiver.models import Employee, Held, LeaverPolicy, Outcome, Status, Step
+from receiver.models import Employee, Expected, Held, LeaverPolicy, Outcome, Status, Step
 
 PHOTO_ALONE = (
     DataRefused,
@@ -48,8 +48,8 @@ of everybody who may have to leave. Returns whether the number was another's the
 class PersonTerminal(Protocol):
     """What this module asks of a terminal; `isapi.TerminalClient` is one."""
 
-    async def put_person(self, employee_no: str, name: str) -> bool:
-        """Hold this person; return whether the terminal did before."""
+    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
+        """Hold this person; return whether the terminal did before, as `known` guesses."""
 
     async def put_face(self, employee_no: str, photo_url: str) -> None:
         """Hold this photo as the person's face."""
@@ -94,7 +94,14 @@ async def sync(
         )
         if ended.status != "success":
             return ended
-        held = Held()
+        there = await _sync_number(terminal, employee, Held(), intend)
+        return replace(there, expected=(*there.expected, *ended.expected))
+    return await _sync_number(terminal, employee, held, intend)
+
+
+async def _sync_number(
+    terminal: PersonTerminal, employee: Employee, held: Held, intend: Intend
+) -> Outcome:
     if employee.employee_no is None:
         return _outcome("skipped", "person", NO_NUMBER, held)
     return await _sync_person(terminal, employee, employee.employee_no, held, intend)
@@ -131,44 +138,68 @@ async def _sync_photo(
     except PersonAbsent as error:
         return _outcome("skipped", "photo", f"{error.message} Sync the employee first.", held)
     except PHOTO_ALONE as error:
-        return _outcome("partial", "photo", f"The photo is not there: {error.message}", held, error)
+        return _outcome("partial", "photo", _photo_failed(employee_no, error), held, error)
     except TerminalError as error:
         return _outcome("fatal", "photo", error.message, held, error)
     if number == employee_no:
         held = replace(held, photo=photo_fingerprint(employee))
-    return _outcome("success", "done", "The photo is on the terminal.", held)
+    expected = Expected(employee_no=employee_no, may_pass=True, face=True)
+    return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
 
 
 async def _sync_person(
     terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
-    if held.employee_no != employee_no:
+    known = held.employee_no == employee_no
+    if not known:
         taken_over = await intend(employee_no)
         held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO if taken_over else None)
     try:
-        known = await terminal.put_person(employee_no, employee.name)
+        known = await terminal.put_person(employee_no, employee.name, known=known)
     except TerminalError as error:
         return _person_failed(error, held)  # it may hold them all the same
     photo = held.photo if known else None
     held = replace(held, photo=photo)
+    expected = _expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
-        return _outcome("success", "done", words, held)
+        return _outcome("success", "done", words, held, expected=(expected,))
     try:
         if employee.photo_url is None:
             await terminal.remove_face(employee_no)
-            held = replace(held, photo=None)
-            return _outcome("success", "done", "The person is there, the photo is removed.", held)
-        await terminal.put_face(employee_no, employee.photo_url)
+            words = "The person is there, the photo is removed."
+        else:
+            await terminal.put_face(employee_no, employee.photo_url)
+            words = "Person and photo are on the terminal."
     except PHOTO_ALONE as error:
-        message = f"The person is on the terminal, the photo is not: {error.message}"
+        message = f"The person is on the terminal, the photo is not. {_photo_failed(employee_no, error)}"
         if employee.photo_url is None:
             message = f"The photo could not be removed from the terminal: {error.message}"
-        return _outcome("partial", "photo", message, replace(held, photo=UNKNOWN_PHOTO), error)
+        return _outcome(
+            "partial",
+            "photo",
+            message,
+            replace(held, photo=UNKNOWN_PHOTO),
+            error,
+            expected=(replace(expected, face=None),),
+        )
     except TerminalError as error:
         return _outcome("fatal", "photo", error.message, replace(held, photo=UNKNOWN_PHOTO), error)
     held = replace(held, photo=photo_fingerprint(employee))
-    return _outcome("success", "done", "Person and photo are on the terminal.", held)
+    return _outcome("success", "done", words, held, expected=(expected,))
+
+
+def _expected_of(employee: Employee, employee_no: str) -> Expected:
+    return Expected(
+        employee_no=employee_no,
+        may_pass=True,
+        name=employee.name,
+        face=employee.photo_url is not None,
+    )
+
+
+def _photo_failed(employee_no: str, error: TerminalError) -> str:
+    return f"Photo of {employee_no}: {error.message[0].lower()}{error.message[1:]}"
 
 
 async def _sync_leaver(
@@ -183,13 +214,16 @@ async def _sync_leaver(
     try:
         if policy == "delete":
             await terminal.erase(employee_no)
-            return _outcome("success", "done", "The person is erased from the terminal.", Held())
-        await terminal.end_validity(employee_no, employee.name)
+            held, words = Held(), "The person is erased from the terminal."
+        else:
+            await terminal.end_validity(employee_no, employee.name)
+            words = "The person may no longer pass."
     except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
         return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
         return _person_failed(error, held)
-    return _outcome("success", "done", "The person may no longer pass.", held)
+    gone = Expected(employee_no=employee_no, may_pass=False)
+    return _outcome("success", "done", words, held, expected=(gone,))
 
 
 def _person_failed(error: TerminalError, held: Held) -> Outcome:
@@ -203,5 +237,9 @@ def _outcome(
     message: str,
     held: Held,
     error: TerminalError | None = None,
+    *,
+    expected: tuple[Expected, ...] = (),
 ) -> Outcome:
-    return Outcome(status=status, step=step, message=message, held=held, error=error)
+    return Outcome(
+        status=status, step=step, message=message, held=held, error=error, expected=expected
+    )

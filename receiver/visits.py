@@ -13,12 +13,12 @@ from uuid import UUID
 
 import httpx
 
-from receiver.errors import LeaseLost, SupabaseError
+from receiver.errors import LeaseLost, SupabaseError, TerminalReplaced
 from receiver.gate import LEASE_MARGIN_S, Gate, Lease
-from receiver.isapi import TerminalClient
+from receiver.isapi import Photo, TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
-from receiver.models import Leased, Rest, Terminal
+from receiver.models import Asked, Capabilities, Leased, Rest, Terminal
 from receiver.settings import Settings
 
 log = get_logger(__name__)
@@ -27,12 +27,19 @@ log = get_logger(__name__)
 class Visit:
     """One terminal while it is ours: its lease, and how it went so far."""
 
-    def __init__(self, terminal_id: UUID, fence: int, failures: int, lease: Lease) -> None:
-        self.terminal_id = terminal_id
-        self.fence = fence
-        self.failures = failures
+    def __init__(self, leased: Leased, lease: Lease) -> None:
+        self.terminal_id = leased.terminal_id
+        self.fence = leased.fence
+        self.failures = leased.failures
         """What went wrong in a row, on this visit and those before it."""
         self.lease = lease
+        self.known = leased.known
+        """What the ledger remembers of the terminal."""
+        self.look = leased.look
+        """Whether it is to be asked first which hardware it is."""
+        self.client: TerminalClient | None = None
+        self.deaf = False
+        """Whether it is of no use to ask it anything more."""
         self.again_s: float | None = None
         """When the first of its pairs that failed is due again, in seconds."""
         self.rest: Rest | None = None
@@ -43,12 +50,18 @@ class Visits:
     """Opens and closes visits; `ledger` leases in this receiver's name."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, gate: Gate, terminals_http: httpx.AsyncClient
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        gate: Gate,
+        terminals_http: httpx.AsyncClient,
+        photo: Photo,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._gate = gate
         self._http = terminals_http
+        self._photo = photo
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S
         """For how long to lease: enough for a call other than a face's."""
 
@@ -67,32 +80,47 @@ class Visits:
         """Tell whether somebody of this receiver waits for the terminal."""
         return self._waited_for[terminal_id] > 0
 
-    def begin(self, terminal_id: UUID, fence: int, failures: int, *, asked_at: float) -> Visit:
+    def begin(self, leased: Leased, *, asked_at: float) -> Visit:
         """Return the visit to a terminal leased for `lease_s` by a request begun at `asked_at`."""
         lease = Lease(
-            lambda s: self._ledger.renew(terminal_id, fence, lease_s=s),
+            lambda s: self._ledger.renew(leased.terminal_id, leased.fence, lease_s=s),
             until=asked_at + self.lease_s,
             clock=time.monotonic,
         )
-        return Visit(terminal_id, fence, failures, lease)
+        return Visit(leased, lease)
 
-    async def ask(self, terminal_id: UUID) -> tuple[Leased, Visit | None]:
+    async def ask(self, terminal_id: UUID) -> tuple[Asked, Visit | None]:
         """Ask for one terminal: what came of it, and the visit where it is ours now."""
         asked_at = time.monotonic()
-        leased = await self._ledger.lease(terminal_id, lease_s=self.lease_s)
-        if leased.fence is None:
-            return leased, None
-        return leased, self.begin(terminal_id, leased.fence, leased.failures, asked_at=asked_at)
+        asked = await self._ledger.lease(terminal_id, lease_s=self.lease_s)
+        return asked, self.begin(asked.leased, asked_at=asked_at) if asked.leased else None
 
     def client(self, terminal: Terminal, visit: Visit) -> TerminalClient:
-        """Return a client whose every call passes the gate under the visit's lease."""
-        return TerminalClient(
-            self._http,
-            terminal,
-            partial(self._gate.turn, terminal.id, visit.lease),
-            timeout_s=self._settings.device_timeout_s,
-            face_timeout_s=self._settings.face_timeout_s,
+        """Return the visit's client, whose every call passes the gate under the visit's lease."""
+        if visit.client is None:
+            visit.client = TerminalClient(
+                self._http,
+                terminal,
+                partial(self._gate.turn, terminal.id, visit.lease),
+                timeout_s=self._settings.device_timeout_s,
+                face_timeout_s=self._settings.face_timeout_s,
+                photo=self._photo,
+                remember=partial(self._remember, visit),
+                known=visit.known,
+                look=visit.look,
+            )
+        return visit.client
+
+    async def _remember(self, visit: Visit, known: Capabilities) -> None:
+        """Have the ledger remember what a terminal takes; raise TerminalReplaced if it is new."""
+        asked_at = time.monotonic()
+        replaced = await self._ledger.meet(
+            visit.terminal_id, visit.fence, known, lease_s=self.lease_s
         )
+        visit.lease.renewed(asked_at=asked_at, lease_s=self.lease_s)
+        if replaced:
+            log.warning("terminal_replaced", terminal_id=str(visit.terminal_id))
+            raise TerminalReplaced
 
     async def end(self, visit: Visit) -> None:
         """Give the terminal back; raises LeaseLost where another has it already."""

@@ -11,7 +11,13 @@ import time
 from contextlib import suppress
 
 from receiver.directory import Directory
-from receiver.errors import LeaseLost, Stopping, SupabaseError, TerminalUnusable
+from receiver.errors import (
+    LeaseLost,
+    Stopping,
+    SupabaseError,
+    TerminalReplaced,
+    TerminalUnusable,
+)
 from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
@@ -121,13 +127,13 @@ class Worker:
 
     async def _visit(self, claim: Claim, asked_at: float) -> None:
         """Serve one leased terminal and give it back."""
-        visit = self._visits.begin(
-            claim.terminal_id, claim.fence, claim.failures, asked_at=asked_at
-        )
+        visit = self._visits.begin(claim, asked_at=asked_at)
         try:
             await self._serve(visit, claim)
         except Stopping:
             log.info("visit_stopped", terminal_id=str(claim.terminal_id))
+        except TerminalReplaced:
+            visit.failures = 0  # and everybody is due there, from now on
         except LeaseLost as error:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:

@@ -1,0 +1,122 @@
+"""What a terminal says that it holds, against what it should hold: pure.
+
+A terminal that answers 200 has not yet done it: some firmware says so and changes nothing (BL).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from receiver.errors import NotKept, TerminalError
+from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
+from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint
+
+LEAST_CUT_BYTES: Final = 24
+"""A terminal's name that begins ours and is at least so long was cut there (FG: to 32)."""
+
+
+def already_so(
+    employee: Employee, held: Held, policy: LeaverPolicy, found: Mapping[str, Found]
+) -> Outcome | None:
+    """Return the outcome of a pair that is in step already, as the terminal itself says.
+
+    None where it is not, or where the terminal did not say all that matters.
+    """
+    if not could_be_so(employee, held, policy) or held.employee_no is None:
+        return None
+    there = found.get(held.employee_no)
+    if not employee.active:
+        if there is not None and (policy == "delete" or there.access != "ended"):
+            return None
+        held = held if there is not None else Held()
+        return Outcome(
+            status="success", step="done", message="The person may no longer pass.", held=held
+        )
+    if there is None or there.access != "open" or there.faces is None:
+        return None
+    if there.name is None or not _same_name(employee.name, there.name):
+        return None
+    if (there.faces > 0) != (employee.photo_url is not None):
+        return None
+    message = "The terminal holds the person as HR has them."
+    return Outcome(status="success", step="done", message=message, held=held)
+
+
+def could_be_so(employee: Employee, held: Held, policy: LeaverPolicy) -> bool:
+    """Tell whether the ledger has nothing against it that the pair is in step already."""
+    if not employee.active:
+        return held.employee_no is not None and policy != "keep"
+    return (
+        held.employee_no is not None
+        and held.employee_no == employee.employee_no
+        and held.photo == photo_fingerprint(employee)
+    )
+
+
+def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
+    """Return an outcome in the light of what the terminal says afterwards."""
+    for expected in outcome.expected:
+        there = found.get(expected.employee_no)
+        if (fault := _fault_of_person(expected, there)) is not None:
+            return _not_kept(outcome, fault, of_person=True)
+        if there is not None and (fault := _fault_of_face(expected, there)) is not None:
+            return _not_kept(outcome, fault, of_person=False)
+    return outcome
+
+
+def differences(expected: Expected, there: Found | None) -> list[str]:
+    """Return in words all that a terminal holds otherwise than it should."""
+    faults = [_fault_of_person(expected, there)]
+    if there is not None:
+        faults.append(_fault_of_face(expected, there))
+    return [fault for fault in faults if fault is not None]
+
+
+def _fault_of_person(expected: Expected, there: Found | None) -> str | None:
+    if not expected.may_pass:
+        if there is None or there.access in ("ended", None):
+            return None
+        return f"person {expected.employee_no} may still pass"
+    if there is None:
+        return f"person {expected.employee_no} is not there"
+    if there.access not in ("open", None):
+        return f"the validity of {expected.employee_no} is another"
+    if expected.name and there.name is not None and not _same_name(expected.name, there.name):
+        return f"the name of {expected.employee_no} is another"
+    return None
+
+
+def _fault_of_face(expected: Expected, there: Found) -> str | None:
+    if expected.face is None or there.faces is None or (there.faces > 0) == expected.face:
+        return None
+    return f"{expected.employee_no} has {'no' if expected.face else 'still a'} face there"
+
+
+def _not_kept(outcome: Outcome, fault: str, *, of_person: bool) -> Outcome:
+    error: TerminalError = NotKept(f"The terminal answered OK, but {fault}.")
+    return replace(
+        outcome,
+        status="fatal" if of_person else "partial",
+        step="person" if of_person else "photo",
+        message=error.message,
+        held=replace(outcome.held, photo=UNKNOWN_PHOTO) if outcome.held.employee_no else Held(),
+        error=error,
+    )
+
+
+def _same_name(ours: str, theirs: str) -> bool:
+    """Tell whether a terminal holds this name, cut to what it takes and perhaps in a poor charset.
+
+    The last does not matter to the gate, and pushing the name again would not mend it.
+    """
+    ours, theirs = ours.strip(), theirs.strip()
+    if theirs != ours and ours.startswith(theirs):
+        return len(theirs.encode()) >= LEAST_CUT_BYTES
+    if "\ufffd" in theirs or "?" in theirs:
+        theirs, ours = _ascii(theirs), _ascii(ours)
+        return theirs == ours[: len(theirs)]
+    return theirs == ours
+
+
+def _ascii(text: str) -> str:
+    return "".join(letter for letter in text if letter.isascii() and letter.isalnum())
