@@ -33,6 +33,7 @@ ReceiverError
 │   ├── LoginRefused                401: wrong password or locked account
 │   ├── TerminalRefused             it knows what is wrong with itself: full, no permission
 │   ├── DataRefused                 it will not take this employee's data
+│   │   └── PhotoUnusable           no terminal would take a picture made of this
 │   ├── PersonAbsent                it does not hold the person whose photo this is
 │   ├── PhotoNotFetched             it could not download the photo
 │   ├── NotSupported                this firmware does not have the call
@@ -261,6 +262,10 @@ class TerminalRefused(TerminalError):
 
 class DataRefused(TerminalError):
     """The terminal will not take this employee's data."""
+
+
+class PhotoUnusable(DataRefused):
+    """The photo cannot be used."""
 
 
 class PersonAbsent(TerminalError):
