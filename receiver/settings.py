@@ -20,6 +20,7 @@ LogFormat = Literal["json", "console"]
 MAX_SECRETS = 8
 NO_ORIGINS: tuple[str, ...] = ()
 NOBODY: frozenset[str] = frozenset()
+NOWHERE: frozenset[str] = frozenset()
 LOCAL: tuple[str, ...] = ("http://localhost:3000", "http://localhost:5173")
 """Where the React app runs while it is developed."""
 FACE_TIMEOUT_S = 45.0
@@ -46,6 +47,7 @@ class Settings:
     jwt_secret: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
     allowed_roles: frozenset[str] = frozenset()
+    photo_hosts: frozenset[str] = frozenset()
 
     @property
     def face_timeout_s(self) -> float:
@@ -71,6 +73,7 @@ class Settings:
             "jwt_secret": env.optional("SUPABASE_JWT_SECRET", _jwt_secret, None),
             "cors_origins": env.optional("CORS_ALLOWED_ORIGINS", _origins, NO_ORIGINS),
             "allowed_roles": env.optional("SYNC_ALLOWED_ROLES", _names, NOBODY),
+            "photo_hosts": env.optional("PHOTO_HOSTS", _hosts, NOWHERE),
         }
         localhost = env.optional("CORS_ALLOW_LOCALHOST", _yes_or_no, default=True)
         if env.faults:
@@ -154,6 +157,15 @@ def _origins(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
             raise ValueError(f"origin {place} must be like https://hr.example.com, and no more")
     return origins
+
+
+def _hosts(text: str) -> frozenset[str]:
+    """Parse hosts with or without a port, an IPv6 address in brackets; in small letters."""
+    hosts = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for place, host in enumerate(hosts, start=1):
+        if not re.fullmatch(r"([a-z0-9_.-]*[a-z0-9]|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
+            raise ValueError(f"host {place} must be like cdn.example.com or 10.0.0.7:8080")
+    return frozenset(hosts)
 
 
 def _names(text: str) -> frozenset[str]:
