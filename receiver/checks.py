@@ -40,7 +40,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         client = await supabase_rest.connect(
             settings.supabase_url, settings.service_role_key, supabase_http
         )
-        ledger = Ledger(client, f"check:{receiver_name()}")
+        ledger = Ledger(client, f"check:{receiver_name()}", look_s=settings.look_s)
         try:
             for check in await ledger.check():
                 yield _database_finding(check, settings)
@@ -49,7 +49,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(what="database", fault=error.message)
             return
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
-        visits = Visits(settings, ledger, gate, terminals_http)
+        visits = Visits(settings, ledger, gate, terminals_http, _no_photo)
         for id_, terminal in terminals:
             if isinstance(terminal, TerminalError):
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
@@ -58,6 +58,10 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield await _look(visits, terminal)
             except ReceiverError as error:
                 yield Finding(what=f"terminal {terminal.host}", fault=error.message)
+
+
+async def _no_photo(_url: str) -> bytes:
+    raise NotImplementedError("a check pushes nothing")
 
 
 def _database_finding(check: DatabaseCheck, settings: Settings) -> Finding:

@@ -69,7 +69,7 @@ class TerminalClient(Faces):
         )
         self.photo = photo
 
-    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
+    async def put_person(self, employee_no: str, name: str, *, known: bool = False) -> bool:
         """Make the terminal hold this person under this name; return whether it did before.
 
         Record fails where the person is present and Modify where it is absent (G1 p.85), so each
@@ -138,7 +138,8 @@ class TerminalClient(Faces):
         if self._lacks(SEARCH):
             raise NotSupported("The terminal cannot be asked whom it holds.").named(self._name)
         search_id = uuid.uuid4().hex
-        position, last = 0, ()
+        position = 0
+        last: tuple[Found, ...] = ()
         for _ in range(MOST_PAGES):
             condition = {
                 "searchID": search_id,

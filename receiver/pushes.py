@@ -153,9 +153,7 @@ class Pushes:
                 unread = True
                 self._block(visit, _fatal(error, NOTHING_HELD))
             except TerminalError as error:  # it cannot be asked: its word is taken
-                log.info(
-                    "not_read_back", terminal_id=str(visit.terminal_id), reason=error.message
-                )
+                log.info("not_read_back", terminal_id=str(visit.terminal_id), reason=error.message)
         # A number that one employee gave up and another got in the same visit is the other's now.
         got = {push.outcome.held.employee_no: push.employee.id for push in pushes}
         settled = []

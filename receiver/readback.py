@@ -9,7 +9,7 @@ from typing import Final
 
 from receiver.errors import NotKept, TerminalError
 from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
-from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint
+from receiver.sync import UNKNOWN_PHOTO, expected_of, photo_fingerprint
 
 LEAST_CUT_BYTES: Final = 24
 """A terminal's name that begins ours and is at least so long was cut there (FG: to 32)."""
@@ -22,9 +22,10 @@ def already_so(
 
     None where it is not, or where the terminal did not say all that matters.
     """
-    if not could_be_so(employee, held, policy) or held.employee_no is None:
+    number = held.employee_no
+    if number is None or not could_be_so(employee, held, policy):
         return None
-    there = found.get(held.employee_no)
+    there = found.get(number)
     if not employee.active:
         if there is not None and (policy == "delete" or there.access != "ended"):
             return None
@@ -32,11 +33,9 @@ def already_so(
         return Outcome(
             status="success", step="done", message="The person may no longer pass.", held=held
         )
-    if there is None or there.access != "open" or there.faces is None:
+    if there is None or there.access is None or there.faces is None or there.name is None:
         return None
-    if there.name is None or not _same_name(employee.name, there.name):
-        return None
-    if (there.faces > 0) != (employee.photo_url is not None):
+    if differences(expected_of(employee, number), there):
         return None
     message = "The terminal holds the person as HR has them."
     return Outcome(status="success", step="done", message=message, held=held)

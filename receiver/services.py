@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from receiver import isapi, supabase_rest, tokens
+from receiver import isapi, photos, supabase_rest, tokens
 from receiver.directory import Directory
 from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
+from receiver.photos import Photos
 from receiver.pushes import Pushes
 from receiver.runs import Runs
 from receiver.settings import Settings
@@ -50,14 +51,21 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         supabase_rest.http_client() as supabase_http,
         isapi.http_client() as terminals_http,
         tokens.http_client() as keys_http,
+        photos.http_client() as photos_http,
     ):
         client = await supabase_rest.connect(
             settings.supabase_url, settings.service_role_key, supabase_http
         )
-        ledger = Ledger(client, receiver_name())
+        ledger = Ledger(client, receiver_name(), look_s=settings.look_s)
         directory = Directory(client, settings.supabase_url)
         gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
-        visits = Visits(settings, ledger, gate, terminals_http)
+        album = Photos(
+            photos_http,
+            supabase_url=settings.supabase_url,
+            service_role_key=settings.service_role_key,
+            allowed_hosts=settings.photo_hosts,
+        )
+        visits = Visits(settings, ledger, gate, terminals_http, album.jpeg)
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)

@@ -160,7 +160,7 @@ async def _sync_person(
         return _person_failed(error, held)  # it may hold them all the same
     photo = held.photo if known else None
     held = replace(held, photo=photo)
-    expected = _expected_of(employee, employee_no)
+    expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
         return _outcome("success", "done", words, held, expected=(expected,))
@@ -172,9 +172,10 @@ async def _sync_person(
             await terminal.put_face(employee_no, employee.photo_url)
             words = "Person and photo are on the terminal."
     except PHOTO_ALONE as error:
-        message = f"The person is on the terminal, the photo is not. {_photo_failed(employee_no, error)}"
+        why = _photo_failed(employee_no, error)
+        message = f"The person is on the terminal, the photo is not. {why}"
         if employee.photo_url is None:
-            message = f"The photo could not be removed from the terminal: {error.message}"
+            message = f"The photo could not be removed from the terminal. {why}"
         return _outcome(
             "partial",
             "photo",
@@ -189,7 +190,8 @@ async def _sync_person(
     return _outcome("success", "done", words, held, expected=(expected,))
 
 
-def _expected_of(employee: Employee, employee_no: str) -> Expected:
+def expected_of(employee: Employee, employee_no: str) -> Expected:
+    """Return what a terminal says of an employee who is there as HR has them."""
     return Expected(
         employee_no=employee_no,
         may_pass=True,
@@ -231,7 +233,7 @@ def _person_failed(error: TerminalError, held: Held) -> Outcome:
     return _outcome(status, "person", error.message, held, error)
 
 
-def _outcome(
+def _outcome(  # noqa: PLR0913 - one row
     status: Status,
     step: Step,
     message: str,

@@ -488,7 +488,10 @@ async def test_both_kinds_of_service_key_open_the_functions(
 ) -> None:
     async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
         client = await supabase_rest.connect(supabase.url, getattr(supabase, kind), http)
-        assert {check.name for check in await Ledger(client, "t").check()} >= {"pg_net", "triggers"}
+        assert {check.name for check in await Ledger(client, "t", look_s=900).check()} >= {
+            "pg_net",
+            "triggers",
+        }
 
 
 async def test_a_wrong_key_is_refused_with_the_variable_to_mend(
@@ -517,7 +520,7 @@ async def test_functions_that_are_missing_point_to_the_migrations(
     async with supabase_rest.http_client() as http:
         client = await supabase_rest.connect(supabase.url, supabase.secret_key, http)
         with pytest.raises(SupabaseRefused, match="sql/"):
-            await Ledger(client, "t").claim(lease_s=1, limit=1)
+            await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 
 
 async def test_tables_that_are_missing_are_refused(project: Project, directory: Directory) -> None:
@@ -533,7 +536,7 @@ async def test_the_anon_key_finds_no_function_that_it_may_call(
     async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
         client = await supabase_rest.connect(supabase.url, supabase.publishable_key, http)
         with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY"):
-            await Ledger(client, "t").claim(lease_s=1, limit=1)
+            await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 
 
 @EVERY_ASK

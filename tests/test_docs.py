@@ -22,14 +22,20 @@ MODULES = sorted((ROOT / "receiver").glob("*.py"))
 LAYERS = (
     ("errors", "models", "run"),
     ("signatures", "events", "settings", "logs", "retries", "supabase_rest", "tokens", "signals"),
-    ("directory", "ledger", "isapi_codes", "isapi_answers", "isapi_wire", "isapi"),
+    (
+        *("directory", "ledger", "pictures", "picture_files", "photos"),
+        *("isapi_codes", "isapi_answers", "isapi_wire", "isapi_capabilities"),
+        *("isapi_calls", "isapi_persons", "isapi_faces", "isapi"),
+    ),
     ("gate",),
     ("sync", "visits"),
+    ("readback",),
     ("pushes",),
     ("worker", "runs"),
     ("services",),
     ("bodies", "problems", "cors", "openapi", "buttons", "app", "checks", "serving", "__main__"),
 )
+ANSWERS = {"isapi_answers", "isapi_wire"}
 SAME_LAYER = {
     # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
     "models": {"errors"},
@@ -40,7 +46,12 @@ SAME_LAYER = {
     "tokens": {"logs", "settings"},
     "isapi_answers": {"isapi_codes"},
     "isapi_wire": {"isapi_answers"},
-    "isapi": {"isapi_answers", "isapi_wire"},
+    "isapi_persons": {"isapi_answers"},
+    "isapi_calls": ANSWERS | {"isapi_capabilities"},
+    "isapi_faces": ANSWERS | {"isapi_calls"},
+    "isapi": ANSWERS | {"isapi_calls", "isapi_persons", "isapi_faces"},
+    "pictures": {"picture_files"},
+    "photos": {"pictures"},
     "buttons": {"bodies"},
     "app": {"bodies", "buttons", "cors", "openapi", "problems"},
     "__main__": {"checks", "serving"},

@@ -33,6 +33,7 @@ from receiver.isapi import TerminalClient
 from receiver.models import Terminal
 from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
+from tests.clients import client_for
 
 PASSWORD = "Parola-de-test1"
 NO = "1001"
@@ -109,10 +110,13 @@ def client_of(  # noqa: PLR0913 - keyword-only, and most have a default
     password: str = PASSWORD,
     timeout_s: float = ENOUGH_S,
     face_timeout_s: float = ENOUGH_S + 1,
+    **options: Any,
 ) -> TerminalClient:
     terminal = Terminal(id=UUID(int=1), host=host, port=port, username="admin", password=password)
     turn = turns or Turns()
-    return TerminalClient(http, terminal, turn, timeout_s=timeout_s, face_timeout_s=face_timeout_s)
+    return client_for(
+        http, terminal, turn, timeout_s=timeout_s, face_timeout_s=face_timeout_s, **options
+    )
 
 
 @asynccontextmanager
@@ -508,7 +512,7 @@ async def test_no_request_leaves_when_the_turn_is_refused() -> None:
     terminal = Scripted(lambda *_: answer(DEVICE_XML))
     async with listening(terminal) as port, isapi.http_client() as http:
         row = Terminal(id=UUID(int=1), host="127.0.0.1", port=port, username="a", password=PASSWORD)
-        client = TerminalClient(http, row, refuse, timeout_s=1, face_timeout_s=1)
+        client = client_for(http, row, refuse)
         with pytest.raises(Refused):
             await client.device_info()
     assert terminal.requests == []
@@ -698,7 +702,7 @@ async def test_whatever_stands_in_the_row_as_login_no_foreign_exception_comes_ou
         row = Terminal(
             id=UUID(int=1), host="127.0.0.1", port=port, username=username, password=password
         )
-        client = TerminalClient(http, row, Turns(), timeout_s=5, face_timeout_s=5)
+        client = client_for(http, row, Turns())
         with pytest.raises(TerminalError):
             await client.device_info()
 

@@ -25,6 +25,7 @@ from receiver.errors import (
 )
 from receiver.isapi_answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
 from receiver.models import Terminal
+from tests.clients import client_for
 
 OK = b'{"statusCode":1,"statusString":"OK","subStatusCode":"ok"}'
 NAMESPACES = (
@@ -456,7 +457,7 @@ async def challenging(
         terminal = Terminal(
             id=UUID(int=1), host="127.0.0.1", port=port, username=username, password="parolă"
         )
-        yield isapi.TerminalClient(http, terminal, at_once, timeout_s=5, face_timeout_s=5)
+        yield client_for(http, terminal, at_once)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Recorder:
         self.intended.append(employee_no)
         return self.taken_over
 
-    async def put_person(self, employee_no: str, name: str) -> bool:
+    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
         self._asked("put_person", employee_no, name)
         return self.known
 

@@ -1,0 +1,49 @@
+"""A terminal's client for tests of its protocol alone: no ledger, no storage, no gate."""
+
+import httpx
+
+from receiver.errors import PhotoNotFetched
+from receiver.isapi import TerminalClient, Turn
+from receiver.isapi_faces import Photo
+from receiver.models import Capabilities, Terminal
+
+
+async def no_photo(_url: str) -> bytes:
+    """Be a storage that has no photos."""
+    raise PhotoNotFetched
+
+
+class Memory:
+    """Keeps what was learnt of a terminal, as the ledger does."""
+
+    def __init__(self) -> None:
+        self.learnt: list[Capabilities] = []
+
+    async def __call__(self, known: Capabilities) -> None:
+        self.learnt.append(known)
+
+
+def client_for(  # noqa: PLR0913 - keyword-only but for the first three
+    http: httpx.AsyncClient,
+    terminal: Terminal,
+    turn: Turn,
+    *,
+    timeout_s: float = 5.0,
+    face_timeout_s: float = 6.0,
+    photo: Photo = no_photo,
+    memory: Memory | None = None,
+    known: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
+    look: bool = False,
+) -> TerminalClient:
+    """Return a client that knows its terminal already, unless told otherwise."""
+    return TerminalClient(
+        http,
+        terminal,
+        turn,
+        timeout_s=timeout_s,
+        face_timeout_s=face_timeout_s,
+        photo=photo,
+        remember=memory or Memory(),
+        known=known,
+        look=look,
+    )
