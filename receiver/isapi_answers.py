@@ -161,13 +161,13 @@ def _locked_s(fields: Mapping[str, Any]) -> float:
 
 def _fields(body: bytes) -> Mapping[str, Any]:
     """Return the top-level fields of a JSON or XML body; of anything else, none."""
-    text = body.removeprefix(codecs.BOM_UTF8).strip()
+    # A charset that is wrong, or not known here, may spoil a message; not the code beside it.
+    text = body.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     try:
-        if text.startswith(b"<"):
+        if text.startswith("<"):
             return _xml_fields(fromstring(text, forbid_dtd=True))
-        # A wrong charset spoils a message for a person, and must not spoil the code beside it.
-        found = json.loads(text.decode(errors="replace"))
-    except (ValueError, RecursionError, ParseError, DefusedXmlException, LookupError):
+        found = json.loads(text)
+    except (ValueError, RecursionError, ParseError, DefusedXmlException):
         return {}
     if not isinstance(found, Mapping):
         return {}

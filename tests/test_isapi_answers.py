@@ -27,6 +27,8 @@ from receiver.isapi_answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, An
 from receiver.models import Terminal
 from tests.clients import client_for
 
+# A message in a charset that is not UTF-8.
+LATIN = '{"statusCode":6,"subStatusCode":"deviceBusy","errorMsg":"é"}'.encode("latin-1")
 OK = b'{"statusCode":1,"statusString":"OK","subStatusCode":"ok"}'
 NAMESPACES = (
     "",
@@ -100,8 +102,20 @@ def test_a_code_means_the_same_in_json_and_xml_and_under_any_http_status(
         assert type(answer.error()) is kind
 
 
-def test_a_message_in_a_wrong_charset_does_not_spoil_the_code_beside_it() -> None:
-    assert isinstance(parse(400, LATIN).error(), TerminalBusy)
+CHARSETS = ("utf-8", "latin-1", "iso-8859-2", "gb2312", "GBK", "no-such", "utf-16")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LATIN,
+        as_xml("deviceBusy").replace(b"Invalid", b"\xc9\xb1\xff"),
+        *(as_xml("deviceBusy").replace(b"UTF-8", charset.encode()) for charset in CHARSETS),
+        as_xml("deviceBusy").replace(b"UTF-8", b"GB2312").replace(b"Invalid", b"\xc9\xe8"),
+    ],
+)
+def test_a_message_in_a_wrong_charset_does_not_spoil_the_code_beside_it(body: bytes) -> None:
+    assert type(parse(400, body).error()) is TerminalBusy
 
 
 @pytest.mark.parametrize("code", ["DEVICEBUSY", "devicebusy", "DeviceBusy"])
@@ -150,8 +164,6 @@ def test_ok_under_an_http_error_is_not_ok(http_status: int) -> None:
 
 HTML = b"<html><head><title>Oops</title></head><body><p>Down<br>for repair</body></html>"
 XHTML = b"<html><head><title>Oops</title></head><body><p>Down</p></body></html>"
-# A message in a charset that is not UTF-8.
-LATIN = '{"statusCode":6,"subStatusCode":"deviceBusy","errorMsg":"é"}'.encode("latin-1")
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", HTML, XHTML, OK[:-9], as_xml("x")[:-9], b"\0"])
