@@ -1,8 +1,8 @@
 """A simulated Hikvision face terminal: a real HTTP server on loopback, as strict as isapi.md.
 
 It is the independent twin of the receiver's client and shares no code with it, so that a mistake
-there cannot hide here. This module is its front door (who may call, what is there to be called)
-and its eyes; what the calls do is in `terminal_persons` and `terminal_faces`.
+there cannot hide here. This module is its front door (who may call) and its eyes; calls are
+answered in `terminal_firmware`, and what they do is in `terminal_persons` and `terminal_faces`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from receiver.sandbox.digest import DigestGuard, Verdict
-from receiver.sandbox.terminal_answers import (
-    Answer,
-    Document,
-    Refusal,
-    carried_out,
-    device_info,
-    missing,
-    refused,
-    unauthorized,
-)
-from receiver.sandbox.terminal_endpoints import (
-    Endpoint,
-    EndpointMissing,
-    Endpoints,
-    numbers_to_delete,
-)
+from receiver.sandbox.terminal_answers import Answer, Document, device_info, unauthorized
+from receiver.sandbox.terminal_endpoints import Endpoints
 from receiver.sandbox.terminal_faces import FaceCalls
+from receiver.sandbox.terminal_firmware import Firmware
 from receiver.sandbox.terminal_memory import (
     MODERN,
     Call,
@@ -42,13 +29,7 @@ from receiver.sandbox.terminal_memory import (
     Profile,
     Sightings,
 )
-from receiver.sandbox.terminal_payloads import (
-    Request,
-    parse,
-    parse_upload,
-    read_body,
-    read_head,
-)
+from receiver.sandbox.terminal_payloads import Request, read_body, read_head
 from receiver.sandbox.terminal_persons import PersonCalls
 from receiver.sandbox.terminal_power import PowerSupply
 
@@ -97,10 +78,10 @@ class SimulatedTerminal:
             clock=clock,
         )
         self._person_calls = PersonCalls(self._device)
-        self._endpoints = Endpoints(
-            self._person_calls, FaceCalls(self._device), device_info=self._device_info
+        self._firmware = Firmware(
+            self._device,
+            Endpoints(self._person_calls, FaceCalls(self._device), device_info=self._device_info),
         )
-        self._writes_seen = 0
         self._awake = asyncio.Event()
         self._awake.set()
         self._power = PowerSupply(self._serve, port=port)
@@ -216,7 +197,9 @@ class SimulatedTerminal:
                 return
             await self._awake.wait()
             answer = (
-                await self._answer(request, body) if authenticated else self._turn_away(verdict)
+                await self._firmware.answer(request, body)
+                if authenticated
+                else self._turn_away(verdict)
             )
             await self._awake.wait()
             self.sightings.calls.append(
@@ -253,46 +236,6 @@ class SimulatedTerminal:
             locked_for_s=self._guard.locked_for_s(),
             attempts_left=self._guard.attempts_left(),
             challenge=self._guard.challenge() if offers else None,
-        )
-
-    async def _answer(self, request: Request, body: bytes) -> Answer:
-        profile = self.profile
-        await asyncio.sleep(profile.delay_s)
-        try:
-            document = await self._carry_out(request, body)
-        except EndpointMissing:
-            return missing(profile=profile, path=request.path)
-        except Refusal as refusal:
-            return refused(refusal, profile=profile, path=request.path)
-        return carried_out(document, profile=profile, path=request.path)
-
-    async def _carry_out(self, request: Request, body: bytes) -> Document:
-        profile, sightings = self.profile, self.sightings
-        endpoint = self._endpoints.find(request, profile)
-        if endpoint.needs_format and request.query.get("format") != "json":
-            raise Refusal("badURLFormat", "format")
-        if endpoint.writes:
-            self._writes_seen += 1
-        try:
-            if endpoint.has_body:
-                await self._parse(endpoint, request, body)
-        finally:
-            if endpoint.deletes and numbers_to_delete(endpoint, request.payload) != 1:
-                sightings.deletions_not_of_one += 1
-        if endpoint.writes:
-            sightings.bodies.append(request.payload)
-            if profile.busy_every and self._writes_seen % profile.busy_every == 0:
-                raise Refusal("deviceBusy", http=profile.busy_http)
-            if profile.lies_every and self._writes_seen % profile.lies_every == 0:
-                return None
-        return await endpoint.carry_out(request)
-
-    async def _parse(self, endpoint: Endpoint, request: Request, body: bytes) -> None:
-        if not (request.is_form and endpoint.takes_uploads and self.profile.takes_uploads):
-            request.payload = parse(body)
-            return
-        request.payload, request.picture = await asyncio.to_thread(
-            parse_upload, request.content_type, body, self.profile.upload_parts
         )
 
     async def _device_info(self, _: Request) -> Document:
