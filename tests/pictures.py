@@ -25,9 +25,9 @@ def lying_on_its_side(picture: bytes) -> bytes:
         return saved(opened.transpose(Image.Transpose.ROTATE_90), exif=exif)
 
 
-def plain(size: tuple[int, int] = (480, 640)) -> bytes:
+def plain(size: tuple[int, int] = (480, 640), **options: Any) -> bytes:
     """Return a picture of a single colour."""
-    return saved(Image.new("RGB", size, "white"))
+    return saved(Image.new("RGB", size, "white"), **options)
 
 
 def saved(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
