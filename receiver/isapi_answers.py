@@ -222,11 +222,13 @@ def _whole(value: object) -> int | None:
         return None
 
 
-_URL = re.compile(r"\S*://\S*")
+_URL = re.compile(r"(?::|%3a)(?:\\?/|%2f){2}", re.IGNORECASE)
 
 
 def _short(text: str) -> str:
-    text = _URL.sub("[URL]", text[:4096])  # a photo's, as a rule
+    words = text[:4096].split()
+    # A URL is a photo's, as a rule. Word by word, as the terminal chooses how long a word is.
+    text = " ".join("[URL]" if _URL.search(word) else word for word in words)
     return printable(text)[:120]
 
 
