@@ -237,3 +237,19 @@ def test_under_uvicorn_an_incomplete_environment_ends_the_process_with_the_messa
     message = ended.stderr[ended.stderr.index("The receiver cannot start") :]
     assert named(message.rstrip()) == expected
     assert MARKER not in ended.stdout + ended.stderr
+
+
+def test_photo_hosts_are_hosts_with_or_without_a_port_in_small_letters() -> None:
+    assert read().photo_hosts == frozenset()
+    hosts = read(PHOTO_HOSTS=" CDN.example.com, 10.0.0.7:8080 ,[::1]:80,").photo_hosts
+    assert hosts == {"cdn.example.com", "10.0.0.7:8080", "[::1]:80"}
+
+
+@pytest.mark.parametrize(
+    "host", ["https://cdn.example.com", "cdn.example.com/x", "*.example.com", "a b", "h:", "::1"]
+)
+def test_a_photo_host_that_is_none_is_named_by_its_place(host: str) -> None:
+    said = refusal(REQUIRED | {"PHOTO_HOSTS": f"cdn.example.com,{host}"})
+    assert named(said) == ["PHOTO_HOSTS"]
+    assert "host 2 must be like" in said
+    assert host not in said.replace("cdn.example.com or", "")
