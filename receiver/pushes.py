@@ -88,7 +88,7 @@ class Pushes:
         employees = await self._directory.employees([pair.employee_id for pair in pairs])
         try:
             await client.look()
-            found = await self._found_before(client, pairs, employees)
+            asked = await self._asked_before(client, pairs, employees)
         except TerminalError as error:
             await self._could_not_ask(visit, pairs, error)
             return
@@ -99,7 +99,7 @@ class Pushes:
                 # Another employee got this number a moment ago: it is no longer this one's to end.
                 pair = replace(pair, held=NOTHING_HELD)  # noqa: PLW2901
             employee = employees[pair.employee_id]
-            outcome = already_so(employee, pair.held, self._policy, found)
+            outcome = already_so(employee, pair.held, self._policy, asked)
             if outcome is None:
                 push = await self.push(visit, client, pair, employee)
             else:
@@ -184,9 +184,9 @@ class Pushes:
         """Have a terminal left alone whose row cannot be worked with."""
         self._block(visit, _fatal(error, NOTHING_HELD))
 
-    async def _found_before(
+    async def _asked_before(
         self, client: TerminalClient, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
-    ) -> Mapping[str, Found]:
+    ) -> Mapping[str, Found | None]:
         """Return what the terminal says of those who may be in step already, if they are many."""
         numbers = [
             pair.held.employee_no
@@ -197,11 +197,12 @@ class Pushes:
         if len(numbers) < LOOK_FIRST:
             return {}
         try:
-            return await self._find(client, numbers)
+            found = await self._find(client, numbers)
         except DEAF:
             raise
         except TerminalError:  # it cannot be asked
             return {}
+        return {number: found.get(number) for number in numbers}
 
     async def _find(self, client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:
         for _ in range(BUSY_SEARCHES - 1):

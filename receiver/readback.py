@@ -16,16 +16,17 @@ LEAST_CUT_BYTES: Final = 24
 
 
 def already_so(
-    employee: Employee, held: Held, policy: LeaverPolicy, found: Mapping[str, Found]
+    employee: Employee, held: Held, policy: LeaverPolicy, asked: Mapping[str, Found | None]
 ) -> Outcome | None:
     """Return the outcome of a pair that is in step already, as the terminal itself says.
 
-    None where it is not, or where the terminal did not say all that matters.
+    `asked` holds what it says of each number that it was asked for. None where the pair is not in
+    step, or the terminal did not say all that matters.
     """
     number = held.employee_no
-    if number is None or not could_be_so(employee, held, policy):
+    if number is None or number not in asked or not could_be_so(employee, held, policy):
         return None
-    there = found.get(number)
+    there = asked[number]
     if not employee.active:
         if there is not None and (policy == "delete" or there.access != "ended"):
             return None

@@ -4,6 +4,7 @@ What the worker, the buttons' runs and `receiver check` share, so that whoever c
 it by the gate, under a lease, and leaves its rest in the ledger.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,13 +14,16 @@ from uuid import UUID
 
 import httpx
 
-from receiver.errors import LeaseLost, SupabaseError, TerminalReplaced
+from receiver.errors import LeaseLost, PhotoNotFetched, SupabaseError, TerminalReplaced
 from receiver.gate import LEASE_MARGIN_S, Gate, Lease
 from receiver.isapi import Photo, TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
 from receiver.models import Asked, Capabilities, Leased, Rest, Terminal
 from receiver.settings import Settings
+
+MOST_PHOTO_S = 40.0
+"""For one photo and those before it in the queue."""
 
 log = get_logger(__name__)
 
@@ -104,12 +108,21 @@ class Visits:
                 partial(self._gate.turn, terminal.id, visit.lease),
                 timeout_s=self._settings.device_timeout_s,
                 face_timeout_s=self._settings.face_timeout_s,
-                photo=self._photo,
+                photo=partial(self._fetch, visit),
                 remember=partial(self._remember, visit),
                 known=visit.known,
                 look=visit.look,
             )
         return visit.client
+
+    async def _fetch(self, visit: Visit, url: str) -> bytes:
+        """Fetch a photo while the terminal waits, which must stay ours for as long."""
+        await visit.lease.ensure(MOST_PHOTO_S)
+        try:
+            async with asyncio.timeout(MOST_PHOTO_S):
+                return await self._photo(url)
+        except TimeoutError:
+            raise PhotoNotFetched("The photo did not arrive in time.") from None
 
     async def _remember(self, visit: Visit, known: Capabilities) -> None:
         """Have the ledger remember what a terminal takes; raise TerminalReplaced if it is new."""

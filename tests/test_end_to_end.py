@@ -301,6 +301,7 @@ async def test_two_receivers_share_the_terminals_without_meeting_there(
         for n in range(8):
             await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
         assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
         assert "pair_synced" in world.receiver.logged()
         assert "pair_synced" in second.logged()
     assert_well_treated(world)

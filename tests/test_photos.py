@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -656,3 +657,22 @@ async def test_cookies_are_not_kept(http: httpx.AsyncClient, photos_of: Photogra
     async with host(always(ok(PHOTO, "Set-Cookie: session=1; Path=/"))) as there:
         await photos_of(PROJECT, there.name).jpeg(f"{there.url}/1.jpg")
     assert not http.cookies.jar
+
+
+async def test_a_fault_that_is_kept_keeps_no_picture(photos_of: Photographer) -> None:
+    """Whoever awaits a photo may hold on to its error; the file must be gone."""
+
+    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
+        body = b"x" * 5_000_000
+        writer.write(ok(body, length=len(body) + (path == "/cut")))
+
+    async with host(answer) as there:
+        asked = photos_of(PROJECT, there.name)
+        paths = ("unknown", "cut", "other")
+        tracemalloc.start()
+        waiting = [asked.jpeg(f"{there.url}/{path}") for path in paths]
+        faults = await asyncio.gather(*waiting, return_exceptions=True)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert [type(fault) for fault in faults] == [PhotoUnusable, PhotoNotFetched, PhotoUnusable]
+    assert held < 1_000_000
