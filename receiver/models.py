@@ -75,7 +75,7 @@ class Expected:
     """What a terminal should say of one number after a push; None for what does not matter."""
 
     employee_no: str
-    may_pass: bool
+    may_pass: bool | None
     name: str | None = None
     face: bool | None = None
 

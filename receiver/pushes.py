@@ -161,7 +161,8 @@ class Pushes:
             mine = tuple(
                 e
                 for e in push.outcome.expected
-                if e.may_pass or got.get(e.employee_no, push.employee.id) == push.employee.id
+                if e.may_pass is not False
+                or got.get(e.employee_no, push.employee.id) == push.employee.id
             )
             outcome = replace(push.outcome, expected=mine)
             if found is not None:

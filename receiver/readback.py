@@ -73,13 +73,13 @@ def differences(expected: Expected, there: Found | None) -> list[str]:
 
 
 def _fault_of_person(expected: Expected, there: Found | None) -> str | None:
-    if not expected.may_pass:
+    if expected.may_pass is False:
         if there is None or there.access in ("ended", None):
             return None
         return f"person {expected.employee_no} may still pass"
     if there is None:
         return f"person {expected.employee_no} is not there"
-    if there.access not in ("open", None):
+    if expected.may_pass and there.access not in ("open", None):
         return f"the validity of {expected.employee_no} is another"
     if expected.name and there.name is not None and not _same_name(expected.name, there.name):
         return f"the name of {expected.employee_no} is another"

@@ -143,7 +143,7 @@ async def _sync_photo(
         return _outcome("fatal", "photo", error.message, held, error)
     if number == employee_no:
         held = replace(held, photo=photo_fingerprint(employee))
-    expected = Expected(employee_no=employee_no, may_pass=True, face=True)
+    expected = Expected(employee_no=employee_no, may_pass=None, face=True)
     return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
 
 

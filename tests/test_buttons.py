@@ -23,7 +23,7 @@ STREAM = {"Accept": "application/x-ndjson"}
 NOBODY = "00000000-0000-4000-8000-000000000000"
 MODERN = Profile(name="modern")
 XML = Profile(name="xml", answers="xml", has_fd_setup=False)
-NO_FETCH = Profile(name="no fetch", downloads_photos=False)
+NO_FETCH = Profile(name="no fetch", downloads_photos=False, takes_uploads=False)
 SLOW = Profile(name="slow", delay_s=0.3)
 ON_TIME_S = 60.0
 
