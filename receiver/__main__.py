@@ -6,6 +6,7 @@ import base64
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from receiver.errors import SettingsInvalid
@@ -20,9 +21,14 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, words) in COMMANDS.items():
-        commands.add_parser(name, help=words, description=words)
-    run, _ = COMMANDS[parser.parse_args().command]
-    return run()
+        command = commands.add_parser(name, help=words, description=words)
+        if name == "check":
+            command.add_argument(
+                "--terminals", action="store_true", help="also ask every terminal whom it holds"
+            )
+    arguments = vars(parser.parse_args())
+    run, _ = COMMANDS[arguments.pop("command")]
+    return run(**arguments)
 
 
 def serve() -> int:
@@ -40,7 +46,7 @@ def secret() -> int:
     return 0
 
 
-def check() -> int:
+def check(*, terminals: bool) -> int:
     """Print what was looked at and what is wrong with it; return 1 if anything is."""
     from receiver import checks, logs  # noqa: PLC0415
 
@@ -53,7 +59,7 @@ def check() -> int:
 
     async def run() -> int:
         faults = 0
-        async for finding in checks.findings(settings):
+        async for finding in checks.findings(settings, people=terminals):
             faults += finding.fault is not None
             words = finding.fault or finding.note
             print(f"{'✗' if finding.fault else '✓'} {finding.what}{f': {words}' if words else ''}")
@@ -89,7 +95,7 @@ def _sandbox_installed() -> bool:
     return not missing
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "serve": (serve, "serve the webhook endpoint and run the worker, on $PORT (default 8000)"),
     "demo": (demo, "play an HR day against an embedded world and compare every terminal with HR"),
     "sandbox": (sandbox, "keep the embedded world up, for a React developer"),

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver import buttons, logs, signatures
+from receiver import buttons, logs, reports, signatures
 from receiver.bodies import read_body
-from receiver.buttons import services
+from receiver.callers import Presses, services
 from receiver.cors import Cors
 from receiver.errors import RequestRefused, SignatureInvalid, SupabaseError
 from receiver.events import parse_event
@@ -46,6 +46,7 @@ def create_app() -> Starlette:
         routes=[
             Route("/webhooks/supabase", supabase_webhook, methods=["POST"]),
             *buttons.ROUTES,
+            *reports.ROUTES,
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
@@ -70,7 +71,7 @@ def create_app() -> Starlette:
         lifespan=lifespan,
     )
     app.state.webhook_keys = settings.webhook_keys
-    app.state.presses = buttons.Presses()
+    app.state.presses = Presses()
     app.state.now = time.time
     app.router.redirect_slashes = False  # pg_net would follow a redirect without the body
     return app

@@ -1,90 +1,24 @@
-"""The routes under /api/hikvision: the React app's buttons, and what watches their runs.
-
-Who calls is verified before anything else is looked at; what a run does is in `runs`.
-"""
+"""The React app's buttons, and what watches their runs; what a run does is in `runs`."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import wraps
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from receiver.bodies import read_body
-from receiver.errors import (
-    BodyNotJson,
-    OptionsInvalid,
-    RunUnknown,
-    TokenInvalid,
-    TooManyRequests,
-)
+from receiver.callers import pressed, services, signed_in
+from receiver.errors import BodyNotJson, OptionsInvalid, RunUnknown
 from receiver.events import parse_uuid
-from receiver.logs import get_logger
+from receiver.feed import Json
 from receiver.run import OnFatal, Run
-from receiver.services import Services
 
-PRESSES_PER_MINUTE: Final = 60
 NDJSON: Final = "application/x-ndjson"
 RUN_ID: Final = "X-Run-Id"
 """The header that names the run: who is cut off before the first line can still ask for it."""
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-log = get_logger(__name__)
-
-
-def services(request: Request) -> Services:
-    """Return what the app was built with."""
-    found: Services = request.app.state.services
-    return found
-
-
-def signed_in(endpoint: Endpoint) -> Endpoint:
-    """Let only callers with a valid access token in; the caller is on `request.state`."""
-
-    @wraps(endpoint)
-    async def guarded(request: Request) -> Response:
-        given = request.headers.getlist("authorization")
-        if len(given) > 1:
-            raise TokenInvalid
-        caller = await services(request).tokens.caller(given[0] if given else None)
-        request.state.caller = caller
-        log.info("request", path=request.scope["path"], method=request.method, sub=caller.sub)
-        return await endpoint(request)
-
-    return guarded
-
-
-class Presses:
-    """Counts each caller's presses of a button within the last minute."""
-
-    def __init__(self, per_minute: int = PRESSES_PER_MINUTE) -> None:
-        self._limit = RateLimitItemPerMinute(per_minute)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-
-    async def count(self, sub: str, now: Callable[[], float]) -> None:
-        """Count one press; raise TooManyRequests for one too many."""
-        if not await self._limiter.hit(self._limit, sub):
-            window = await self._limiter.get_window_stats(self._limit, sub)
-            raise TooManyRequests(retry_after_s=max(1, round(window.reset_time - now() + 0.5)))
-
-
-def pressed(endpoint: Endpoint) -> Endpoint:
-    """Let a signed-in caller press a button, and not too often."""
-
-    @wraps(endpoint)
-    async def guarded(request: Request) -> Response:
-        presses: Presses = request.app.state.presses
-        await presses.count(request.state.caller.sub, request.app.state.now)
-        return await endpoint(request)
-
-    return signed_in(guarded)
 
 
 @pressed
@@ -151,20 +85,27 @@ def _on_fatal(options: Mapping[str, Any]) -> OnFatal:
 
 async def _answer(request: Request, run: Run) -> Response:
     """Stream the run to who asked for a stream, and to others its whole result at its end."""
-    if NDJSON in request.headers.get("accept", ""):
-        return StreamingResponse(
-            _lines(run),
-            media_type=NDJSON,
-            # nginx would hold lines back until its buffer is full
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", RUN_ID: run.id},
-        )
+    if wants_lines(request):
+        return lines(run.watch(), {RUN_ID: run.id})
     await run.ended()
     return JSONResponse(run.as_json(), headers={RUN_ID: run.id})
 
 
-async def _lines(run: Run) -> AsyncIterator[bytes]:
-    async for line in run.watch():
-        yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def wants_lines(request: Request) -> bool:
+    """Tell whether the caller asked for a stream, one JSON object a line."""
+    return NDJSON in request.headers.get("accept", "")
+
+
+def lines(feed: AsyncIterator[Json], headers: Mapping[str, str]) -> Response:
+    """Stream what comes, one JSON object a line."""
+
+    async def encoded() -> AsyncIterator[bytes]:
+        async for line in feed:
+            yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    # nginx would hold lines back until its buffer is full
+    unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(encoded(), media_type=NDJSON, headers={**unbuffered, **headers})
 
 
 ROUTES = [

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from receiver import isapi, signatures, supabase_rest
 from receiver.directory import Directory
+from receiver.drift import Drifts
 from receiver.errors import LoginRefused, ReceiverError, SupabaseError, TerminalError
 from receiver.gate import Gate
 from receiver.ledger import DatabaseCheck, Ledger
 from receiver.models import Rest, Terminal
+from receiver.pushes import Pushes
 from receiver.retries import login_rest_s
 from receiver.services import receiver_name
 from receiver.settings import Settings
@@ -33,8 +35,11 @@ class Finding:
     note: str = ""
 
 
-async def findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Look at everything in turn; what depends on something broken is left out."""
+async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator[Finding]:
+    """Look at everything in turn; what depends on something broken is left out.
+
+    With `people` each terminal is also asked whom it holds, which takes a call for 30 of them.
+    """
     yield Finding(what="environment", fault=None)
     async with supabase_rest.http_client() as supabase_http, isapi.http_client() as terminals_http:
         client = await supabase_rest.connect(
@@ -44,20 +49,27 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         try:
             for check in await ledger.check():
                 yield _database_finding(check, settings)
-            terminals = await Directory(client, settings.supabase_url).active_terminals()
+            directory = Directory(client, settings.supabase_url)
+            terminals = await directory.active_terminals()
         except SupabaseError as error:
             yield Finding(what="database", fault=error.message)
             return
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, _no_photo)
+        pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
+        drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
         for id_, terminal in terminals:
             if isinstance(terminal, TerminalError):
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
                 continue
             try:
-                yield await _look(visits, terminal)
+                looked = await _look(visits, terminal)
             except ReceiverError as error:
-                yield Finding(what=f"terminal {terminal.host}", fault=error.message)
+                looked = Finding(what=f"terminal {terminal.host}", fault=error.message)
+            yield looked
+            if people and looked.fault is None:
+                async for finding in _people(drifts, terminal):
+                    yield finding
 
 
 async def _no_photo(_url: str) -> bytes:
@@ -77,6 +89,28 @@ def _database_finding(check: DatabaseCheck, settings: Settings) -> Finding:
     if check.name == "terminals" and check.detail:
         note = f"{check.detail} active"
     return Finding(what=f"database: {check.name}", fault=fault, note=note)
+
+
+async def _people(drifts: Drifts, terminal: Terminal) -> AsyncIterator[Finding]:
+    """Say who is missing, who differs and in what, and who is unknown."""
+    what = f"terminal {terminal.host}"
+    feed = await drifts.start(terminal.id)
+    async for line in feed.watch():
+        if line is None:
+            continue
+        who = f"{what}: {line.get('employee_no')} {line.get('name') or ''}".rstrip()
+        match line["type"]:
+            case "unknown":
+                yield Finding(what=who, fault=None, note="unknown to HR, and left alone")
+            case "missing" | "different" if line["waiting"]:
+                yield Finding(what=who, fault=None, note="an edit is still on its way there")
+            case "missing":
+                yield Finding(what=who, fault="is missing")
+            case "different":
+                yield Finding(what=who, fault="; ".join(line["differences"]))
+            case "end":
+                persons = line["summary"]["persons"]
+                yield Finding(what=f"{what}: people", fault=line["error"], note=f"{persons} there")
 
 
 async def _look(visits: Visits, terminal: Terminal) -> Finding:

@@ -6,7 +6,7 @@ salary), and no query of ours may name them or use a star.
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -73,6 +73,21 @@ class Directory:
             if not page:
                 return ids
             ids += [UUID(row["id"]) for row in page]
+
+    async def everybody(self) -> AsyncIterator[Employee]:
+        """Yield every employee of HR's, active or not, in the order of their ids."""
+        last: UUID | None = None
+        while True:
+            query = self._client.table("angajati").select(EMPLOYEE_COLUMNS)
+            page = await rows(
+                (query.gt("id", str(last)) if last else query).order("id").limit(PAGE)
+            )
+            if not page:
+                return
+            for row in page:
+                employee = _parsed(self._employee, row)
+                last = employee.id
+                yield employee
 
     async def terminal(self, id_: UUID) -> Terminal:
         """Return a terminal; raise TerminalUnusable if it is not active or makes no sense."""

@@ -19,6 +19,7 @@ ReceiverError
 │       ├── OptionsInvalid          422
 │       ├── EmployeeUnknown         404
 │       ├── RunUnknown              404
+│       ├── DeviceUnknown           404
 │       ├── NoActiveTerminal        409
 │       ├── RunGoingOn              409
 │       └── ReceiverStopping        503
@@ -178,6 +179,12 @@ class EmployeeUnknown(RunRefused):
 
 class RunUnknown(RunRefused):
     """There is no such run, or it ended over an hour ago."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class DeviceUnknown(RunRefused):
+    """There is no active terminal with this device_id."""
 
     status = HTTPStatus.NOT_FOUND
 

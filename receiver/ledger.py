@@ -19,6 +19,8 @@ from receiver.supabase_rest import Row, rows
 REPEAT_PAUSES_S = (0.5, 2.0)
 """Before the second and the third attempt of a call whose answer got lost."""
 
+PAGE = 1000
+
 T = TypeVar("T")
 
 
@@ -160,6 +162,32 @@ class Ledger:
             p_reason=rest.reason if rest else None,
             p_login_refused=rest.login_refused if rest else False,
         )
+
+    async def status(self) -> list[Row]:
+        """Return one row per active terminal: whether it works, and its pairs by state."""
+        return await self._call("status")
+
+    async def failed(self, after: tuple[UUID, UUID] | None, *, limit: int) -> list[Row]:
+        """Return failed pairs after this terminal and employee, in that order."""
+        terminal_id, employee_id = after or (None, None)
+        return await self._call(
+            "failed",
+            p_terminal_id=terminal_id and str(terminal_id),
+            p_employee_id=employee_id and str(employee_id),
+            p_limit=limit,
+        )
+
+    async def held(self, terminal_id: UUID) -> dict[UUID, tuple[str | None, bool]]:
+        """Return every employee's number on a terminal, and whether an edit of theirs waits."""
+        found: dict[UUID, tuple[str | None, bool]] = {}
+        after: str | None = None
+        while page := await self._call(
+            "held", p_terminal_id=str(terminal_id), p_employee_id=after, p_limit=PAGE
+        ):
+            for row in page:
+                found[UUID(row["employee_id"])] = row["employee_no"], bool(row["wanted"])
+            after = page[-1]["employee_id"]
+        return found
 
     async def check(self) -> list[DatabaseCheck]:
         """Return what the database says of its own set-up."""

@@ -46,7 +46,7 @@ _REFUSALS: Final = {
     400: "The body is not JSON.",
     401: "Not signed, or not signed in: missing, wrong or too old.",
     403: "Signed in, but the role may not.",
-    404: "No such employee, or no such run.",
+    404: "No such employee, run or active terminal.",
     408: "The body did not arrive within 10 s.",
     409: "No active terminal, or a sync of all is going on already (its id is in run_id).",
     413: "The body is larger than 1 MiB.",
@@ -75,6 +75,13 @@ _PROGRESS: Final[Json] = {
     "done": _COUNT,
     "total": _COUNT,
     "summary": _ref("Summary"),
+}
+
+_PERSON: Final[Json] = {
+    "employee_no": _TEXT,
+    "angajat_id": _UUID,
+    "name": _TEXT,
+    "waiting": {"type": "boolean"},
 }
 
 _SCHEMAS: Final[Json] = {
@@ -133,10 +140,71 @@ _SCHEMAS: Final[Json] = {
                     "total": _COUNT,
                 }
             ),
+            _object(
+                {
+                    "type": {"const": "amended"},
+                    "angajat_id": _UUID,
+                    "name": _TEXT,
+                    **_RESULT,
+                    "done": _COUNT,
+                    "total": _COUNT,
+                }
+            ),
             _object({"type": {"const": "ping"}, "done": _COUNT, "total": _COUNT}),
             _object({"type": {"const": "end"}, **_ENDING}),
         ],
     },
+    "Status": _object(
+        {
+            "devices": _list(
+                _object(
+                    {
+                        "device_id": _UUID,
+                        "host": _MAYBE_TEXT,
+                        "reachable": {"type": ["boolean", "null"]},
+                        "why_not": _MAYBE_TEXT,
+                        "rests_until": _MAYBE_TEXT,
+                        "looked_at": _MAYBE_TEXT,
+                        "model": _MAYBE_TEXT,
+                        "firmware": _MAYBE_TEXT,
+                        "in_step": _COUNT,
+                        "wanted": _COUNT,
+                        "failed": _COUNT,
+                        "oldest_wanted_at": _MAYBE_TEXT,
+                    }
+                )
+            ),
+            "failed": _list(
+                _object(
+                    {
+                        "angajat_id": _UUID,
+                        "name": _MAYBE_TEXT,
+                        "device_id": _UUID,
+                        "status": _STATUS,
+                        "step": {"enum": ["person", "photo", "done"]},
+                        "message": _TEXT,
+                        "since": _MAYBE_TEXT,
+                        "last_attempt_at": _MAYBE_TEXT,
+                        "next_attempt_at": _MAYBE_TEXT,
+                    }
+                )
+            ),
+            "next": _MAYBE_TEXT,
+        }
+    ),
+    "Drift": _object(
+        {
+            "device_id": _UUID,
+            "complete": {"type": "boolean"},
+            "error": _MAYBE_TEXT,
+            "summary": _object(
+                {"persons": _COUNT, "missing": _COUNT, "different": _COUNT, "unknown": _COUNT}
+            ),
+            "missing": _list(_object(_PERSON)),
+            "different": _list(_object({**_PERSON, "differences": _list(_TEXT)})),
+            "unknown": _list(_object({"employee_no": _TEXT, "name": _MAYBE_TEXT})),
+        }
+    ),
     "Options": _object(
         {"on_fatal": {"enum": ["stop", "continue"], "default": "stop"}}, required=[]
     ),
@@ -247,6 +315,45 @@ DOCUMENT: Final[Json] = {
                 "responses": {
                     "202": _answer("It will end.", _ref("Progress")),
                     **_refusals(*_SIGNED_IN, 404),
+                },
+            },
+        },
+        "/api/hikvision/status": {
+            "get": {
+                "summary": "How every active terminal stands, from the ledger alone",
+                "security": [{"accessToken": []}],
+                "parameters": [
+                    {
+                        "name": "limit",
+                        "in": "query",
+                        "schema": {"type": "integer", "minimum": 1, "maximum": 200},
+                    },
+                    {"name": "after", "in": "query", "schema": _TEXT},
+                ],
+                "responses": {
+                    "200": _answer("Terminals, and a page of failed pairs.", _ref("Status")),
+                    **_refusals(*_SIGNED_IN, 422),
+                },
+            }
+        },
+        "/api/hikvision/devices/{device_id}/drift": {
+            "parameters": [{"name": "device_id", "in": "path", "required": True, "schema": _TEXT}],
+            "get": {
+                "summary": "What one terminal holds against what HR says, asked of it now",
+                "description": (
+                    "Changes nothing. With `Accept: application/x-ndjson` it is streamed, one JSON "
+                    "object a line."
+                ),
+                "security": [{"accessToken": []}],
+                "responses": {
+                    "200": {
+                        "description": "It was compared, or `error` says why not.",
+                        "content": {
+                            **_body(_ref("Drift")),
+                            **_body({"type": "object"}, "application/x-ndjson"),
+                        },
+                    },
+                    **_refusals(*_SIGNED_IN, 404, 429),
                 },
             },
         },

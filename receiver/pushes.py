@@ -21,7 +21,6 @@ from receiver.errors import (
     TerminalError,
     TerminalTimeout,
     TerminalUnreachable,
-    TerminalUnusable,
 )
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
@@ -37,7 +36,7 @@ from receiver.models import (
     Rest,
     Terminal,
 )
-from receiver.readback import already_so, could_be_so, judged
+from receiver.readback import already_so, judged, number_to_ask
 from receiver.retries import decide
 from receiver.sync import Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
@@ -151,7 +150,7 @@ class Pushes:
                 found = await self._find(client, list(dict.fromkeys(expected)))
             except DEAF as error:
                 unread = True
-                self._block(visit, _fatal(error, NOTHING_HELD))
+                self.blame(visit, error)
             except TerminalError as error:  # it cannot be asked: its word is taken
                 log.info("not_read_back", terminal_id=str(visit.terminal_id), reason=error.message)
         # A number that one employee gave up and another got in the same visit is the other's now.
@@ -181,20 +180,20 @@ class Pushes:
         await self._record(visit, push.pair, push.outcome, UNREAD_S)
         return True
 
-    def block_unusable(self, visit: Visit, error: TerminalUnusable) -> None:
-        """Have a terminal left alone whose row cannot be worked with."""
-        self._block(visit, _fatal(error, NOTHING_HELD))
+    def blame(self, visit: Visit, error: TerminalError) -> None:
+        """Have a terminal left alone for something that is of no pair's making."""
+        outcome = _fatal(error, NOTHING_HELD)
+        retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
+        self._rest(visit, outcome, retry.terminal_s or 0.0)
 
     async def _asked_before(
         self, client: TerminalClient, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
     ) -> Mapping[str, Found | None]:
         """Return what the terminal says of those who may be in step already, if they are many."""
-        numbers = [
-            pair.held.employee_no
-            for pair in pairs
-            if pair.held.employee_no
-            and could_be_so(employees[pair.employee_id], pair.held, self._policy)
-        ]
+        could_be = (
+            number_to_ask(employees[pair.employee_id], pair.held, self._policy) for pair in pairs
+        )
+        numbers = [number for number in could_be if number]
         if len(numbers) < LOOK_FIRST:
             return {}
         try:
@@ -218,7 +217,7 @@ class Pushes:
     ) -> None:
         """Note on the first pair why nothing can be done there now, and leave the terminal."""
         if not pairs:
-            self._block(visit, _fatal(error, NOTHING_HELD))
+            self.blame(visit, error)
             return
         await self._conclude(visit, pairs[0], _fatal(error, pairs[0].held))
 
@@ -236,10 +235,6 @@ class Pushes:
             visit.again_s = min(retry.pair_s, visit.again_s or retry.pair_s)
         if retry.terminal_s is not None:
             self._rest(visit, outcome, retry.terminal_s)
-
-    def _block(self, visit: Visit, outcome: Outcome) -> None:
-        retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
-        self._rest(visit, outcome, retry.terminal_s or 0.0)
 
     def _rest(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
         """Have the terminal left alone after this visit."""

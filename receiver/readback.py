@@ -23,14 +23,17 @@ def already_so(
     `asked` holds what it says of each number that it was asked for. None where the pair is not in
     step, or the terminal did not say all that matters.
     """
-    number = held.employee_no
-    if number is None or number not in asked or not could_be_so(employee, held, policy):
+    number = number_to_ask(employee, held, policy)
+    if number is None or number not in asked:
         return None
     there = asked[number]
     if not employee.active:
         if there is not None and (policy == "delete" or there.access != "ended"):
             return None
-        held = held if there is not None else Held()
+        if there is None:
+            held = Held()
+        elif held.employee_no is None:
+            held = Held(employee_no=number, photo=UNKNOWN_PHOTO)
         return Outcome(
             status="success", step="done", message="The person may no longer pass.", held=held
         )
@@ -42,15 +45,15 @@ def already_so(
     return Outcome(status="success", step="done", message=message, held=held)
 
 
-def could_be_so(employee: Employee, held: Held, policy: LeaverPolicy) -> bool:
-    """Tell whether the ledger has nothing against it that the pair is in step already."""
+def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str | None:
+    """Return by which number a terminal can tell that the pair is in step already.
+
+    None where the ledger knows that it is not.
+    """
     if not employee.active:
-        return held.employee_no is not None and policy != "keep"
-    return (
-        held.employee_no is not None
-        and held.employee_no == employee.employee_no
-        and held.photo == photo_fingerprint(employee)
-    )
+        return None if policy == "keep" else held.employee_no or employee.employee_no
+    same = held.employee_no == employee.employee_no and held.photo == photo_fingerprint(employee)
+    return held.employee_no if same else None
 
 
 def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:

@@ -3,23 +3,19 @@
 Belongs to nobody's connection: any number may watch it, from the beginning, and leave.
 """
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from receiver.errors import TerminalUnusable
+from receiver.feed import Feed, Json
 from receiver.models import Outcome, Status, Terminal
 
 OnFatal = Literal["stop", "continue"]
 Site = tuple[UUID, Terminal | TerminalUnusable]
-Json = dict[str, Any]
-
-PING_S = 10.0
-"""Something goes to a watcher at least so often; proxies give up after some 30 s of silence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +49,13 @@ class Run:
         self.on_fatal = on_fatal
         self.bulk = bulk
         self.results: list[Result] = []
-        self._lines: list[tuple[Literal["result", "amended"], Result, int]] = []
         self.counts: dict[Status, int] = {"success": 0, "partial": 0, "skipped": 0, "fatal": 0}
         self.first_fatal: str | None = None
         self.stopped_because: str | None = None
         """Why it ended before its plan did."""
         self.ended_at: float | None = None
         self.stop_asked = False
-        self._changed = asyncio.Event()
+        self._feed = Feed()
 
     @property
     def total(self) -> int:
@@ -71,8 +66,7 @@ class Run:
         """Note the result of one pair, and tell the watchers."""
         self.results.append(result)
         self._count(result)
-        self._lines.append(("result", result, len(self.results)))
-        self._tell()
+        self._tell("result", result)
 
     def amend(self, result: Result) -> None:
         """Note that the result of a pair turned out otherwise, where it did."""
@@ -82,8 +76,7 @@ class Run:
                 self.results[place] = result
                 self.counts[earlier.outcome.status] -= 1
                 self._count(result)
-                self._lines.append(("amended", result, len(self.results)))
-                self._tell()
+                self._tell("amended", result)
 
     def _count(self, result: Result) -> None:
         self.counts[result.outcome.status] += 1
@@ -93,12 +86,11 @@ class Run:
     def end(self) -> None:
         """Note that nothing more will come."""
         self.ended_at = time.monotonic()
-        self._tell()
+        self._feed.end()
 
     async def ended(self) -> None:
         """Return when the run has ended."""
-        while self.ended_at is None:
-            await self._changed.wait()
+        await self._feed.ended()
 
     async def watch(self) -> AsyncIterator[Json]:
         """Yield `start`, each `result` from the first on, `ping` in silence, and `end`.
@@ -112,25 +104,9 @@ class Run:
             "employees": len(self.employee_ids),
             "devices": len(self.sites),
         }
-        seen = 0
-        while True:
-            changed = self._changed
-            for kind, result, done in self._lines[seen:]:
-                seen += 1
-                yield {
-                    "type": kind,
-                    "angajat_id": str(result.employee_id),
-                    "name": result.name,
-                    **result.as_json(),
-                    "done": done,
-                    "total": self.total,
-                }
-            if self.ended_at is not None and seen == len(self._lines):
-                break
-            try:
-                await asyncio.wait_for(changed.wait(), PING_S)
-            except TimeoutError:
-                yield {"type": "ping", "done": len(self.results), "total": self.total}
+        async for line in self._feed.watch():
+            ping = {"type": "ping", "done": len(self.results), "total": self.total}
+            yield ping if line is None else line
         yield {"type": "end", "run_id": self.id, **self._ending()}
 
     def as_json(self) -> Json:
@@ -180,6 +156,14 @@ class Run:
             {"angajat_id": str(e), "device_ids": terminals} for e, terminals in missing if terminals
         ]
 
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _tell(self, kind: Literal["result", "amended"], result: Result) -> None:
+        self._feed.add(
+            {
+                "type": kind,
+                "angajat_id": str(result.employee_id),
+                "name": result.name,
+                **result.as_json(),
+                "done": len(self.results),
+                "total": self.total,
+            }
+        )

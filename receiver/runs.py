@@ -20,6 +20,7 @@ from receiver.errors import (
     ReceiverStopping,
     RunGoingOn,
     RunStopped,
+    TerminalError,
     TerminalReplaced,
     TerminalUnusable,
 )
@@ -36,10 +37,6 @@ KEPT_S = 3600.0
 """How long a finished run can be asked for."""
 MOST_KEPT = 50
 EMPLOYEES_AT_ONCE = 50
-LEASE_PAUSE_S = 0.25
-"""Between asks for a terminal that another holds."""
-MOST_LEASE_WAIT_S = 300.0
-"""Longer than a worker's batch of pairs takes at the default pause."""
 EDITS_PER_VISIT = 5
 MOST_UNREAD_S = UNREAD_S / 2
 """How long a bulk run may leave a push without reading it back."""
@@ -197,10 +194,10 @@ class Runs:
         if isinstance(terminal, TerminalUnusable):
             return _fatal(terminal.message)
         for _ in range(MOST_REPLACED):
-            with self._visits.waiting_for(terminal_id):
-                visit = await self._begin(run, terminal_id)
-            if isinstance(visit, Outcome):
-                return visit
+            try:
+                visit = await self._visits.wait_for(terminal_id, stopped=lambda: run.stop_asked)
+            except TerminalError as error:
+                return _fatal(error.message)
             try:
                 terminal = await self._directory.terminal(terminal_id)
                 return await work(visit, self._visits.client(terminal, visit), terminal)
@@ -263,20 +260,6 @@ class Runs:
             )
         held.clear()
         return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
-
-    async def _begin(self, run: Run, terminal_id: UUID) -> Visit | Outcome:
-        """Wait until the terminal is free and lease it; an Outcome says why it cannot be had."""
-        deadline = time.monotonic() + MOST_LEASE_WAIT_S
-        while not run.stop_asked:
-            asked, visit = await self._visits.ask(terminal_id)
-            if visit is not None:
-                return visit
-            if asked.state == "resting":
-                return _fatal(f"Left alone for now: {asked.rest_reason}")
-            if time.monotonic() > deadline:
-                return _fatal("The terminal is busy with another receiver; try again later.")
-            await asyncio.sleep(LEASE_PAUSE_S)
-        raise RunStopped
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.give_back(visit)

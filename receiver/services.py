@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from receiver import isapi, photos, supabase_rest, tokens
 from receiver.directory import Directory
+from receiver.drift import Drifts
 from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
+from receiver.overview import Overview
 from receiver.photos import Photos
 from receiver.pushes import Pushes
 from receiver.runs import Runs
@@ -31,12 +33,15 @@ class Services:
 
     worker: Worker
     runs: Runs
+    drifts: Drifts
+    overview: Overview
     tokens: TokenVerifier
 
     def stop(self) -> None:
         """Let no further call to a terminal begin; those in flight end."""
         self.worker.stop()
         self.runs.stop_all()
+        self.drifts.stop_all()
 
 
 def receiver_name() -> str:
@@ -69,6 +74,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
+        drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
         jwks = Jwks(settings.jwks_url, keys_http)
         verifier = TokenVerifier(
             issuer=f"{settings.supabase_url}/auth/v1",
@@ -79,11 +85,17 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         working = asyncio.create_task(worker.run())
         prefetching = asyncio.create_task(jwks.prefetch())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)
-        services = Services(worker=worker, runs=runs, tokens=verifier)
+        services = Services(
+            worker=worker,
+            runs=runs,
+            drifts=drifts,
+            overview=Overview(ledger, directory),
+            tokens=verifier,
+        )
         try:
             with told_to_stop(services.stop):
                 yield services
         finally:
             services.stop()
-            await asyncio.gather(working, runs.ended(), prefetching)
+            await asyncio.gather(working, runs.ended(), drifts.ended(), prefetching)
             log.info("worker_stopped")

@@ -7,14 +7,22 @@ it by the gate, under a lease, and leaves its rest in the ledger.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
 import httpx
 
-from receiver.errors import LeaseLost, PhotoNotFetched, SupabaseError, TerminalReplaced
+from receiver.errors import (
+    LeaseLost,
+    PhotoNotFetched,
+    RunStopped,
+    SupabaseError,
+    TerminalBusy,
+    TerminalRefused,
+    TerminalReplaced,
+)
 from receiver.gate import LEASE_MARGIN_S, Gate, Lease
 from receiver.isapi import Photo, TerminalClient
 from receiver.ledger import Ledger
@@ -22,6 +30,10 @@ from receiver.logs import get_logger
 from receiver.models import Asked, Capabilities, Leased, Rest, Terminal
 from receiver.settings import Settings
 
+LEASE_PAUSE_S = 0.25
+"""Between asks for a terminal that another holds."""
+MOST_LEASE_WAIT_S = 300.0
+"""Longer than a worker's batch of pairs takes at the default pause."""
 MOST_PHOTO_S = 40.0
 """For one photo and those before it in the queue."""
 
@@ -98,6 +110,26 @@ class Visits:
         asked_at = time.monotonic()
         asked = await self._ledger.lease(terminal_id, lease_s=self.lease_s)
         return asked, self.begin(asked.leased, asked_at=asked_at) if asked.leased else None
+
+    async def wait_for(self, terminal_id: UUID, *, stopped: Callable[[], bool]) -> Visit:
+        """Wait until the terminal is free, and lease it.
+
+        Raises TerminalError where it cannot be had, RunStopped once `stopped`.
+        """
+        deadline = time.monotonic() + MOST_LEASE_WAIT_S
+        with self.waiting_for(terminal_id):
+            while not stopped():
+                asked, visit = await self.ask(terminal_id)
+                if visit is not None:
+                    return visit
+                if asked.state == "resting":
+                    raise TerminalRefused(f"Left alone for now: {asked.rest_reason}")
+                if time.monotonic() > deadline:
+                    raise TerminalBusy(
+                        "The terminal is busy with another receiver; try again later."
+                    )
+                await asyncio.sleep(LEASE_PAUSE_S)
+        raise RunStopped
 
     def client(self, terminal: Terminal, visit: Visit) -> TerminalClient:
         """Return the visit's client, whose every call passes the gate under the visit's lease."""

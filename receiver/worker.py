@@ -149,7 +149,7 @@ class Worker:
         try:
             terminal = await self._directory.terminal(claim.terminal_id)
         except TerminalUnusable as error:
-            self._pushes.block_unusable(visit, error)
+            self._pushes.blame(visit, error)
         else:
             await self._pushes.serve(visit, terminal, claim.pairs)
 

@@ -81,7 +81,8 @@ alter table hikvision_sync.terminals add column if not exists
 
 -- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
 -- over those that may hold the person and are not active now, where the pair waits until they are.
--- A terminal's: all active employees. Called by claim.
+-- A terminal's: all active employees, and those who have a number and may not pass: nobody knows who
+-- is on it. Called by claim.
 -- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Two receivers
 -- doing this at once take different edits, and write pairs in one statement in one order: they may
 -- wait for each other's short transactions, but never deadlock. The size is bounded so that a call
@@ -99,7 +100,7 @@ begin
         return;
     end if;
     select count(*) into v_terminals from public.dispozitive_pontaj d where d.status = 'activ';
-    select count(*) into v_persons from public.angajati a where a.status = 'activ';
+    select count(*) into v_persons from public.angajati a;
     with taken as (
         delete from hikvision_sync.edits e
         where e.id in (
@@ -147,7 +148,10 @@ begin
             from edited e
             join public.dispozitive_pontaj d on d.id = e.terminal_id
             cross join public.angajati a
-            where e.employee_id is null and a.status = 'activ'
+            where e.employee_id is null
+              and (a.status = 'activ'
+                   or exists (select from public.angajati_biometrie b
+                              where b.angajat_id = a.id and b.employee_no is not null))
         ) w
         group by w.terminal_id, w.employee_id
         order by w.terminal_id, w.employee_id

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted((ROOT / "receiver").glob("*.py"))
 
 LAYERS = (
-    ("errors", "models", "run"),
+    ("errors", "models", "feed", "run"),
     ("signatures", "events", "settings", "logs", "retries", "supabase_rest", "tokens", "signals"),
     (
         *("directory", "ledger", "pictures", "picture_files", "photos"),
@@ -31,15 +31,18 @@ LAYERS = (
     ("sync", "visits"),
     ("readback",),
     ("pushes",),
-    ("worker", "runs"),
+    ("worker", "runs", "drift", "overview"),
     ("services",),
-    ("bodies", "problems", "cors", "openapi", "buttons", "app", "checks", "serving", "__main__"),
+    (
+        *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "app"),
+        *("checks", "serving", "__main__"),
+    ),
 )
 ANSWERS = {"isapi_answers", "isapi_wire"}
 SAME_LAYER = {
     # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
     "models": {"errors"},
-    "run": {"errors", "models"},
+    "run": {"errors", "feed", "models"},
     "settings": {"signatures"},
     "logs": {"settings"},
     "supabase_rest": {"logs"},
@@ -52,8 +55,9 @@ SAME_LAYER = {
     "isapi": ANSWERS | {"isapi_calls", "isapi_persons", "isapi_faces"},
     "pictures": {"picture_files"},
     "photos": {"pictures"},
-    "buttons": {"bodies"},
-    "app": {"bodies", "buttons", "cors", "openapi", "problems"},
+    "buttons": {"bodies", "callers"},
+    "reports": {"buttons", "callers"},
+    "app": {"bodies", "buttons", "callers", "cors", "openapi", "problems", "reports"},
     "__main__": {"checks", "serving"},
 }
 

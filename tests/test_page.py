@@ -26,7 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from receiver.buttons import PRESSES_PER_MINUTE
+from receiver.callers import PRESSES_PER_MINUTE
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.postgres import PostgresServer

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-import receiver.run
+import receiver.feed
 from receiver.models import Held, Outcome, Status, Terminal
 from receiver.run import Result, Run
 
@@ -56,8 +56,8 @@ async def test_whoever_comes_late_sees_everything_from_the_start() -> None:
 async def test_a_silent_run_pings_so_that_no_proxy_gives_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert receiver.run.PING_S < 15
-    monkeypatch.setattr(receiver.run, "PING_S", 0.01)
+    assert receiver.feed.PING_S < 15
+    monkeypatch.setattr(receiver.feed, "PING_S", 0.01)
     watched = run()
     assert [line["type"] for line in await lines(watched, 4)] == ["start", "ping", "ping", "ping"]
 
