@@ -5,6 +5,7 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_UUID_TEXT: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _TEXT: Final[Json] = {"type": "string"}
 _MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
@@ -328,7 +329,12 @@ DOCUMENT: Final[Json] = {
                         "in": "query",
                         "schema": {"type": "integer", "minimum": 1, "maximum": 200},
                     },
-                    {"name": "after", "in": "query", "schema": _TEXT},
+                    {
+                        "name": "after",
+                        "in": "query",
+                        "description": "`next` of the page before",
+                        "schema": {"type": "string", "pattern": f"^{_UUID_TEXT}[.]{_UUID_TEXT}$"},
+                    },
                 ],
                 "responses": {
                     "200": _answer("Terminals, and a page of failed pairs.", _ref("Status")),
