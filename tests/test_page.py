@@ -359,7 +359,7 @@ async def test_a_terminal_that_is_off_stops_the_run_and_is_named(office_of: Open
     await shown(page, "Oprită după 2 din 6.")
     assert await counts(page) == ["1 reușite", "0 parțiale", "0 sărite", "1 eșuate"]
     await expect(page.get_by_role("alert")).to_have_text(
-        f"{off.name}: The terminal cannot be reached;"
+        f"{off.name}: Terminal 127.0.0.1 cannot be reached;"
         " see that it is switched on and on the network."
     )
     assert len(on.terminal.persons) == 1
