@@ -11,6 +11,7 @@ from receiver.logs import printable
 from receiver.models import Capabilities
 
 MOST_TEXT: Final = 64
+MOST_KEYS: Final = ("@max", "maxSize", "@maxSize")
 PAGES: Final = range(1, 31)
 """More than 30 in a search is rejected by some and clamped by others (isapi.md §3)."""
 NAMES_BYTES: Final = range(8, 1025)
@@ -71,9 +72,9 @@ def _levels(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _most(value: object, sensible: range) -> int | None:
-    """Return a number that is written as it is, as `@max` or as `maxSize`."""
+    """Return a number that is written as it is, as `@max` or as `maxSize`; in XML `@maxSize`."""
     if isinstance(value, Mapping):
-        value = value.get("@max", value.get("maxSize"))
+        value = next((value[key] for key in MOST_KEYS if key in value), None)
     try:
         number = int(str(value)[:12])
     except ValueError:
