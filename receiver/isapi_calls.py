@@ -81,7 +81,7 @@ class Calls:
             return
         device = await self._asked("/ISAPI/System/deviceInfo")
         known = self.known
-        if not self._met or (device and not same_firmware(known, device)):
+        if not self._met or not same_firmware(known, device):
             persons = await self._asked(f"{USER_INFO}/capabilities")
             faces = await self._asked(f"{FACE_LIBRARY}/capabilities")
             known = declared(device, persons, faces)

@@ -44,9 +44,9 @@ def declared(
 
 
 def same_firmware(known: Capabilities, device: Mapping[str, Any]) -> bool:
-    """Tell whether this deviceInfo is of what is known already."""
+    """Tell whether this deviceInfo is of what is known already; one without a serial may be."""
     now = declared(device, {}, {})
-    return (known.serial, known.firmware) == (now.serial, now.firmware)
+    return not now.serial or (known.serial, known.firmware) == (now.serial, now.firmware)
 
 
 def _lacking(functions: object) -> tuple[str, ...]:

@@ -222,7 +222,11 @@ def test_the_same_device_is_known_again() -> None:
 def test_another_serial_number_or_firmware_is_another(field: str) -> None:
     known = declared(DEVICE, {}, {})
     assert not same_firmware(known, {**DEVICE, field: "other"})
-    assert not same_firmware(known, {key: DEVICE[key] for key in DEVICE if key != field})
+
+
+@pytest.mark.parametrize("device", [{}, {"statusCode": 2}, {**DEVICE, "serialNumber": ""}])
+def test_an_answer_that_does_not_say_who_it_is_is_of_nobody_else(device: Json) -> None:
+    assert same_firmware(declared(DEVICE, {}, {}), device)
 
 
 def test_whatever_a_terminal_calls_itself_is_short_and_printable() -> None:
