@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from receiver.errors import AnswerUnexplained, TerminalError, TerminalRefused
+from receiver.errors import AnswerUnexplained, LoginRefused, TerminalError, TerminalRefused
 from receiver.isapi_answers import PERSONS_FULL, Answer, parse
 from receiver.isapi_capabilities import declared, same_firmware
 from receiver.isapi_wire import Body, Wire
@@ -97,9 +97,13 @@ class Calls:
 
     async def _asked(self, path: str) -> Mapping[str, Any]:
         try:
-            return (await self._send(Way(method="GET", path=path), None)).fields
+            answer = await self._send(Way(method="GET", path=path), None)
         except AnswerUnexplained:
             return {}
+        refused = self._error(answer)
+        if isinstance(refused, LoginRefused):  # also one that is not a 401
+            raise refused
+        return answer.fields
 
     async def _learn(self, known: Capabilities) -> None:
         self.known = known
