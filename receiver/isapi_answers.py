@@ -171,7 +171,7 @@ def _fields(body: bytes) -> Mapping[str, Any]:
         return {}
     if not isinstance(found, Mapping):
         return {}
-    inner = found.get("ResponseStatus") or found.get("userCheck")
+    inner = found.get("ResponseStatus") or found.get("userCheck") or found.get("DeviceInfo")
     return inner if isinstance(inner, Mapping) else found
 
 
