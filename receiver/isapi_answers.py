@@ -184,12 +184,17 @@ def _xml_fields(root: Element) -> Mapping[str, Any]:
     for element in root.iter():
         if not len(element):
             leaves.setdefault(_tag(element), _leaf(element))
-    return leaves | {_tag(element): _tree(element) for element in root if len(element)}
+    branches = {_tag(element) for element in root if len(element)}
+    return leaves | {name: value for name, value in _branch(root).items() if name in branches}
 
 
 def _tree(element: Element, depth: int = 0) -> Any:
     if not len(element) or depth == MOST_DEPTH:
         return _leaf(element)
+    return _branch(element, depth)
+
+
+def _branch(element: Element, depth: int = 0) -> dict[str, Any]:
     inner: dict[str, Any] = {}
     for child in element:
         name, value = _tag(child), _tree(child, depth + 1)
