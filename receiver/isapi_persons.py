@@ -1,5 +1,6 @@
 """A person as terminals spell one: what we send, and what a search says. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -91,6 +92,6 @@ def _access(valid: Mapping[str, Any]) -> Any:
 
 def _faces(entry: Mapping[str, Any]) -> int | None:
     faces = entry.get("numOfFace")
-    if isinstance(faces, (int, str)) and str(faces).isdigit():
+    if isinstance(faces, (int, str)) and re.fullmatch("[0-9]{1,9}", str(faces)):
         return int(faces)
     return 1 if entry.get("faceURL") else None
