@@ -8,6 +8,7 @@ does), does not retry, and knows nothing of the ledger.
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -109,7 +110,8 @@ class TerminalClient(Faces):
                 return
             await self._note_lack(DELETE_ALL_OF)
         # The older call erases the person; whether the face goes too is told both ways (isapi.md).
-        await self.remove_face(employee_no)
+        with suppress(NotSupported):
+            await self.remove_face(employee_no)
         answer = await self._call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})
         if not answer.says(PERSON_ABSENT):
             self._require_ok(answer)
