@@ -30,6 +30,7 @@ DELETE: Final = (
     Way(method="PUT", path=f"{FACE_LIBRARY}/FDSearch/Delete"),
     Way(method="PUT", path=f"{FACE_LIBRARY}/FDDelete"),  # CH
 )
+SEARCH: Final = Way(method="POST", path=f"{FACE_LIBRARY}/FDSearch")
 LIBRARY: Final = {"FDID": "1", "faceLibType": "blackFD"}
 
 UPLOAD_PARTS: Final = (
@@ -74,6 +75,13 @@ class Faces(Calls):
         answer = await self._by_first(DELETE, body, params=LIBRARY)
         if not answer.says(FACE_ABSENT):
             self._require_ok(answer)
+
+    async def has_face(self, employee_no: str) -> bool:
+        """Tell whether the face library itself holds a face of this person, if it can be asked."""
+        search = {"searchResultPosition": 0, "maxResults": 1, **_record(employee_no)}
+        answer = await self._call(SEARCH, search)
+        matches = answer.fields.get("numOfMatches") or answer.fields.get("totalMatches")
+        return answer.ok and str(matches or 0) != "0"
 
     async def _upload_instead(
         self, employee_no: str, photo_url: str, refused: TerminalError

@@ -13,7 +13,7 @@ VALID_TO: Final = "2037-12-31T23:59:59"
 ENDED_AT: Final = "2020-01-01T00:00:01"
 """The end of a leaver's window. `Valid.enable=false` would mean *permanent* validity (G1 p.299)."""
 
-DAY: Final = len("2037-12-31")
+ENDED_BY: Final = "2020-01-02"
 MOST_ENTRIES: Final = 1000
 
 
@@ -80,14 +80,15 @@ def _found(entry: Mapping[str, Any]) -> Found:
 
 
 def _access(valid: Mapping[str, Any]) -> Any:
-    """Say who may pass. By the day: terminals may add a time zone, or leave the seconds out."""
+    """Say who may pass, give or take a day: some terminals write the end in another time zone."""
     if valid.get("enable") in (False, "false"):
         return "permanent"
     end = valid.get("endTime")
     if not isinstance(end, str):
         return None
-    days = {VALID_TO[:DAY]: "open", ENDED_AT[:DAY]: "ended"}
-    return days.get(end[:DAY], "other")
+    if end >= VALID_TO[:4]:
+        return "open"
+    return "ended" if end[: len(ENDED_BY)] <= ENDED_BY else "other"
 
 
 def _faces(entry: Mapping[str, Any]) -> int | None:
