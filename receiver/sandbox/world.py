@@ -9,7 +9,7 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -53,16 +53,35 @@ class World:
         database: Database,
         supabase: SupabaseStandIn,
         pg_net: PgNetWorker,
-        sites: Sequence[Site],
+        terminals: AsyncExitStack,
         environment: Mapping[str, str],
         receiver_port: int,
     ) -> None:
         self.database = database
         self.supabase = supabase
         self.pg_net = pg_net
-        self.sites = tuple(sites)
+        self.sites: tuple[Site, ...] = ()
+        self._terminals = terminals
         self.environment = dict(environment)
         self.receiver = ReceiverProcess(self.environment, port=receiver_port)
+
+    async def add_site(self, name: str, profile: Profile) -> Site:
+        """Hang a terminal on a wall, switch it on and tell HR's tables of it."""
+        terminal = SimulatedTerminal(
+            profile=profile,
+            password=PASSWORD,
+            min_pause_s=float(self.environment["DEVICE_DELAY_SECONDS"]),
+        )
+        await self._terminals.enter_async_context(terminal)
+        [row] = self.execute(
+            "insert into public.dispozitive_pontaj"
+            " (nume, ip_address, port, username, password_encrypted)"
+            " values (%s, %s, %s, 'admin', %s) returning id::text",
+            *(name, terminal.host, terminal.port, PASSWORD),
+        )
+        site = Site(name=name, id=str(row["id"]), terminal=terminal)
+        self.sites += (site,)
+        return site
 
     def execute(self, statement: str, *parameters: object) -> list[dict[str, object]]:
         """Run one statement as the database's owner, and return its rows if it has any."""
@@ -99,9 +118,13 @@ class World:
         }
 
     def disagreeing(self) -> list[Site]:
-        """Return the sites whose terminal holds other people than HR says."""
+        """Return the sites whose terminal holds other people than HR says, as far as it can."""
         wanted = self.wanted()
-        return [site for site in self.sites if self.standing_on(site.terminal) != wanted]
+        return [
+            site
+            for site in self.sites
+            if self.standing_on(site.terminal) != as_held(wanted, site.terminal.profile)
+        ]
 
     async def agreed(self, *, but: Sequence[Site] = (), within_s: float) -> bool:
         """Wait until all terminals agree with HR; False where they do not in time."""
@@ -112,6 +135,17 @@ class World:
         except TimeoutError:
             return False
         return True
+
+
+def as_held(wanted: Mapping[str, Standing], profile: Profile) -> dict[str, Standing]:
+    """Return these people as a terminal can hold them: with the part of a name that fits."""
+    return {
+        number: replace(
+            person,
+            name=person.name.encode()[: profile.name_bytes].decode(errors="ignore").rstrip(),
+        )
+        for number, person in wanted.items()
+    }
 
 
 @asynccontextmanager
@@ -137,17 +171,13 @@ async def open_world(  # noqa: PLR0913 - keyword-only, and most have a default
         await asyncio.to_thread(apply_migrations, database)
         supabase = await stack.enter_async_context(SupabaseStandIn(database, port=supabase_port))
         pg_net = await stack.enter_async_context(PgNetWorker(database.superuser_dsn))
-        sites = []
-        for name, profile in profiles.items():
-            terminal = SimulatedTerminal(profile=profile, password=PASSWORD, min_pause_s=pause_s)
-            await stack.enter_async_context(terminal)
-            sites.append(Site(name=name, id=_install(database, name, terminal), terminal=terminal))
+        terminals = await stack.enter_async_context(AsyncExitStack())
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         world = World(
             database=database,
             supabase=supabase,
             pg_net=pg_net,
-            sites=sites,
+            terminals=terminals,
             environment={
                 "SUPABASE_URL": supabase.url,
                 "SUPABASE_SERVICE_ROLE_KEY": supabase.secret_key,
@@ -164,16 +194,7 @@ async def open_world(  # noqa: PLR0913 - keyword-only, and most have a default
             ("hikvision_sync_webhook_secret", secret),
         ):
             world.execute("select vault.create_secret(%s, %s)", value, vault_name)
+        for name, profile in profiles.items():
+            await world.add_site(name, profile)
         stack.push_async_callback(world.receiver.close)
         yield world
-
-
-def _install(database: Database, name: str, terminal: SimulatedTerminal) -> str:
-    with psycopg.connect(database.owner_dsn) as connection:
-        [row] = connection.execute(
-            "insert into public.dispozitive_pontaj"
-            " (nume, ip_address, port, username, password_encrypted)"
-            " values (%s, %s, %s, 'admin', %s) returning id::text",
-            (name, terminal.host, terminal.port, PASSWORD),
-        ).fetchall()
-        return str(row[0])
