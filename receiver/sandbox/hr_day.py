@@ -16,7 +16,8 @@ STEP_WITHIN_S = 12.0
 PROFILES = {
     "Poarta Nord": Profile(name="modern"),
     "Șantier Est": Profile(name="xml", answers="xml", has_fd_setup=False),
-    "Depozit": Profile(name="slow", delay_s=0.15, face_delay_s=0.3),
+    # It cannot fetch photos by itself, and is slow with them.
+    "Depozit": Profile(name="upload", downloads_photos=False, delay_s=0.15, face_delay_s=0.3),
 }
 
 NAMES = (
@@ -38,7 +39,7 @@ async def _play() -> int:
     print("Starting Postgres, Supabase's stand-in, three terminals and the receiver …", flush=True)
     print(
         f"(Real devices get a pause of 1 s between calls and a poll every 30 s; here {PAUSE_S:g} s"
-        f" and {POLL_S:g} s, three terminals side by side.)\n",
+        f" and {POLL_S:g} s; three terminals side by side.)\n",
         flush=True,
     )
     async with open_world(PROFILES, pause_s=PAUSE_S, poll_s=POLL_S, lanes=3) as world:
@@ -56,7 +57,7 @@ async def _play() -> int:
 
 
 async def _day(world: World, hr: Hr) -> None:
-    _, east, _ = world.sites
+    east = world.sites[1]
     async with _step(world, f"HR hires {len(NAMES)} people, with photos"):
         hired = [await hr.hire(*n, photo=f"{i}.jpg") for i, n in enumerate(NAMES)]
     async with _step(world, "Ana-Maria Ștefănescu marries and is renamed"):
@@ -74,6 +75,8 @@ async def _day(world: World, hr: Hr) -> None:
         await hr.rename(hired[2], "Țîrlea")
     async with _step(world, "Nicușor Văcărescu leaves the company"):
         await hr.set_status(hired[4], "inactiv")
+    async with _step(world, "A fourth terminal is put up at Birouri"):
+        await world.add_site("Birouri", Profile(name="names of 32 bytes", name_bytes=32))
 
 
 @asynccontextmanager
