@@ -58,10 +58,12 @@ def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str |
 
 def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
     """Return an outcome in the light of what the terminal says afterwards."""
-    for expected in outcome.expected:
+    # Those who should be gone first, whose number the ledger must keep: nothing else knows it.
+    for expected in sorted(outcome.expected, key=lambda one: one.may_pass is not False):
         there = found.get(expected.employee_no)
         if (fault := _fault_of_person(expected, there)) is not None:
-            return _not_kept(outcome, fault, of_person=True)
+            number = expected.employee_no if expected.may_pass is False else None
+            return _not_kept(outcome, fault, of_person=True, number=number)
         if there is not None and (fault := _fault_of_face(expected, there)) is not None:
             return _not_kept(outcome, fault, of_person=False)
     return outcome
@@ -95,14 +97,17 @@ def _fault_of_face(expected: Expected, there: Found) -> str | None:
     return f"{expected.employee_no} has {'no' if expected.face else 'still a'} face there"
 
 
-def _not_kept(outcome: Outcome, fault: str, *, of_person: bool) -> Outcome:
+def _not_kept(
+    outcome: Outcome, fault: str, *, of_person: bool, number: str | None = None
+) -> Outcome:
     error: TerminalError = NotKept(f"The terminal answered OK, but {fault}.")
+    number = number or outcome.held.employee_no
     return replace(
         outcome,
         status="fatal" if of_person else "partial",
         step="person" if of_person else "photo",
         message=error.message,
-        held=replace(outcome.held, photo=UNKNOWN_PHOTO) if outcome.held.employee_no else Held(),
+        held=Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else Held(),
         error=error,
     )
 
