@@ -121,8 +121,9 @@ def _same_name(ours: str, theirs: str) -> bool:
     if theirs != ours and ours.startswith(theirs):
         return len(theirs.encode()) >= LEAST_CUT_BYTES
     if "\ufffd" in theirs or "?" in theirs:
+        was_cut = len(theirs.encode()) + theirs.count("?") >= LEAST_CUT_BYTES
         theirs, ours = _ascii(theirs), _ascii(ours)
-        return theirs == ours[: len(theirs)]
+        return theirs == (ours[: len(theirs)] if was_cut else ours)
     return theirs == ours
 
 
