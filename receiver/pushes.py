@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from uuid import UUID
 
 from receiver.directory import Directory
@@ -38,7 +37,7 @@ from receiver.models import (
 )
 from receiver.readback import already_so, judged, number_to_ask
 from receiver.retries import decide
-from receiver.sync import Intend, sync, sync_photo
+from receiver.sync import UNKNOWN_PHOTO, Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
 
 LOOK_FIRST = 3
@@ -124,16 +123,23 @@ class Pushes:
     ) -> Push:
         """Push one pair; `settle` it afterwards."""
         answered = client.calls_answered
+        number = pair.held.employee_no
+
+        async def intend(employee_no: str) -> bool:
+            nonlocal number
+            taken_over = await self._intend(visit, employee.id, employee_no)
+            number = employee_no
+            return taken_over
+
         try:
-            outcome = await how(
-                client, employee, pair.held, self._policy, partial(self._intend, visit, employee.id)
-            )
+            outcome = await how(client, employee, pair.held, self._policy, intend)
         except ReceiverError:
             raise
         except Exception:  # a mistake of ours over one person must not hold up everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
-            outcome = _fatal(error, pair.held)
+            held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
+            outcome = _fatal(error, held)
         if client.calls_answered > answered and outcome.status != "fatal":
             visit.failures = 0
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)
