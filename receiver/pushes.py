@@ -108,7 +108,8 @@ class Pushes:
                 pushes.append(push)
             else:
                 await self._conclude(visit, pair, push.outcome)
-            if visit.rest is not None or self._visits.is_waited_for(visit.terminal_id):
+            ends = push.outcome.status == "fatal" or visit.rest is not None
+            if ends or self._visits.is_waited_for(visit.terminal_id):
                 break
         await self.settle(visit, client, pushes)
 
@@ -150,7 +151,9 @@ class Pushes:
         """Ask the terminal whether it holds what was pushed, and record what became of it."""
         expected = [e.employee_no for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
-        unread = visit.deaf and bool(expected)
+        fatal = [push.outcome for push in pushes if push.outcome.status == "fatal"]
+        deaf = visit.deaf or any(isinstance(outcome.error, DEAF) for outcome in fatal)
+        unread = deaf and bool(expected)
         if expected and not unread:
             try:
                 found = await self._find(client, list(dict.fromkeys(expected)))
@@ -181,7 +184,7 @@ class Pushes:
 
     async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
         """Record a push that is to be settled later; False where nothing is left to settle."""
-        if not push.outcome.expected:
+        if not push.outcome.expected or push.outcome.status == "fatal":
             await self.settle(visit, client, [push])
             return False
         await self._record(visit, push.pair, push.outcome, UNREAD_S)
