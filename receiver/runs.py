@@ -233,7 +233,7 @@ class Runs:
             held.append(push)
             old = time.monotonic() - held[0].pushed_at > MOST_UNREAD_S
             if (old or len(held) >= client.known.page) and visit.rest is None:
-                await self._settle(run, held, visit, client, terminal)
+                push = (await self._read_back(run, held, visit, client))[-1]
         if visit.rest is None:
             due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
             if due:
@@ -248,8 +248,16 @@ class Runs:
         client: TerminalClient,
         _terminal: Terminal,
     ) -> Outcome:
+        """Read back what is left when a bulk run has pushed everybody."""
+        await self._read_back(run, held, visit, client)
+        return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
+
+    async def _read_back(
+        self, run: Run, held: list[Push], visit: Visit, client: TerminalClient
+    ) -> list[Push]:
         """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise."""
-        for push in await self._pushes.settle(visit, client, held):
+        settled = await self._pushes.settle(visit, client, held)
+        for push in settled:
             run.amend(
                 Result(
                     employee_id=push.employee.id,
@@ -259,7 +267,7 @@ class Runs:
                 )
             )
         held.clear()
-        return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
+        return settled
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.give_back(visit)
