@@ -72,11 +72,14 @@ class Run:
         """Note that the result of a pair turned out otherwise, where it did."""
         pair = result.employee_id, result.terminal_id
         for place, earlier in enumerate(self.results):
-            if (earlier.employee_id, earlier.terminal_id) == pair and earlier != result:
+            if (earlier.employee_id, earlier.terminal_id) == pair:
+                if earlier.as_json() == result.as_json():
+                    return
                 self.results[place] = result
                 self.counts[earlier.outcome.status] -= 1
                 self._count(result)
                 self._tell("amended", result)
+                return
 
     def _count(self, result: Result) -> None:
         self.counts[result.outcome.status] += 1
