@@ -233,7 +233,8 @@ class Runs:
             held.append(push)
             old = time.monotonic() - held[0].pushed_at > MOST_UNREAD_S
             if (old or len(held) >= client.known.page) and visit.rest is None:
-                push = (await self._read_back(run, held, visit, client))[-1]
+                settled = await self._read_back(run, held, visit, client)
+                push = next((one for one in settled if one.pair is pair), push)
         if visit.rest is None:
             due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
             if due:
@@ -255,8 +256,13 @@ class Runs:
     async def _read_back(
         self, run: Run, held: list[Push], visit: Visit, client: TerminalClient
     ) -> list[Push]:
-        """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise."""
-        settled = await self._pushes.settle(visit, client, held)
+        """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise.
+
+        Not those whom HR edited since: the edit is pushed and read back by itself, or was already.
+        """
+        employees = await self._directory.employees([push.employee.id for push in held])
+        unedited = [push for push in held if employees[push.employee.id] == push.employee]
+        settled = await self._pushes.settle(visit, client, unedited)
         for push in settled:
             run.amend(
                 Result(
