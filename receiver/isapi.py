@@ -30,6 +30,7 @@ MODIFY: Final = (
     Way(method="POST", path=f"{USER_INFO}/Modify"),  # BL
 )
 SEARCH: Final = Way(method="POST", path=f"{USER_INFO}/Search")
+SEARCH_BY_NUMBER: Final = Way(method="POST", path=f"{USER_INFO}/Search by EmployeeNoList")
 DELETE_ALL_OF: Final = Way(method="PUT", path=f"{USER_DETAIL}/Delete")
 DELETE_PROCESS: Final = Way(method="GET", path=f"{USER_DETAIL}/DeleteProcess")
 DELETE: Final = Way(method="PUT", path=f"{USER_INFO}/Delete")
@@ -119,15 +120,21 @@ class TerminalClient(Faces):
     async def find(self, employee_nos: Sequence[str]) -> dict[str, Found]:
         """Return those of these numbers whom the terminal holds, as many in a call as it takes.
 
-        Raises NotSupported where it cannot be asked (FG: 404).
+        Raises NotSupported where it cannot be asked (FG: 404), or answers with others than those
+        whom it was asked for: paging through everybody for a few would take all day.
         """
         await self.look()
+        if self._lacks(SEARCH_BY_NUMBER):
+            raise NotSupported("The terminal cannot be asked for single persons.").named(self._name)
         found: dict[str, Found] = {}
         for start in range(0, len(employee_nos), self.known.page):
             asked = employee_nos[start : start + self.known.page]
             numbers = [{"employeeNo": employee_no} for employee_no in asked]
             async for page in self._pages({"EmployeeNoList": numbers}):
-                found |= {one.employee_no: one for one in page if one.employee_no in asked}
+                found |= {one.employee_no: one for one in page}
+                if not found.keys() <= set(employee_nos):
+                    await self._note_lack(SEARCH_BY_NUMBER)
+                    return await self.find(employee_nos)
         return found
 
     def everybody(self) -> AsyncIterator[tuple[Found, ...]]:

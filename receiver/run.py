@@ -49,6 +49,7 @@ class Run:
         self.on_fatal = on_fatal
         self.bulk = bulk
         self.results: list[Result] = []
+        self._places: dict[tuple[UUID, UUID], int] = {}
         self.counts: dict[Status, int] = {"success": 0, "partial": 0, "skipped": 0, "fatal": 0}
         self.first_fatal: str | None = None
         self.stopped_because: str | None = None
@@ -64,22 +65,20 @@ class Run:
 
     def add(self, result: Result) -> None:
         """Note the result of one pair, and tell the watchers."""
+        self._places[result.employee_id, result.terminal_id] = len(self.results)
         self.results.append(result)
         self._count(result)
         self._tell("result", result)
 
     def amend(self, result: Result) -> None:
         """Note that the result of a pair turned out otherwise, where it did."""
-        pair = result.employee_id, result.terminal_id
-        for place, earlier in enumerate(self.results):
-            if (earlier.employee_id, earlier.terminal_id) == pair:
-                if earlier.as_json() == result.as_json():
-                    return
-                self.results[place] = result
-                self.counts[earlier.outcome.status] -= 1
-                self._count(result)
-                self._tell("amended", result)
-                return
+        place = self._places.get((result.employee_id, result.terminal_id))
+        if place is None or self.results[place].as_json() == result.as_json():
+            return
+        self.counts[self.results[place].outcome.status] -= 1
+        self.results[place] = result
+        self._count(result)
+        self._tell("amended", result)
 
     def _count(self, result: Result) -> None:
         self.counts[result.outcome.status] += 1

@@ -458,10 +458,15 @@ async def test_a_terminal_that_repeats_a_page_for_ever_is_not_asked_for_ever() -
         assert len([page async for page in client.everybody()]) == 1
 
 
-async def test_whoever_was_not_asked_for_is_not_found() -> None:
-    """Some ignore the list of numbers and tell everybody."""
-    async with scripted({}, otherwise=search_result(entry("1"), entry(NO))) as (client, _):
-        assert list(await client.find([NO])) == [NO]
+async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_again() -> None:
+    """One that ignores the list of numbers would have to be paged through for each of them."""
+    everybody = search_result(entry("1"), entry(NO), status="MORE")
+    async with scripted({}, otherwise=everybody) as (client, terminal):
+        for _ in range(2):
+            with pytest.raises(NotSupported):
+                await client.find([NO])
+        assert len(terminal.requests) == 1
+        assert len([page async for page in client.everybody()]) == 1
 
 
 @pytest.mark.parametrize(
