@@ -1,13 +1,14 @@
 """A run as it is watched: pure, no terminal and no clock."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 import receiver.feed
-from receiver.models import Held, Outcome, Status, Terminal
+from receiver.models import Expected, Held, Outcome, Status, Terminal
 from receiver.run import Result, Run
 
 EMPLOYEES = [UUID(int=n) for n in range(1, 4)]
@@ -91,3 +92,64 @@ def test_the_result_comes_with_the_progress_only_at_the_end() -> None:
     assert watched.progress()["state"] == "running"
     watched.end()
     assert watched.progress()["result"]["summary"]["success"] == 1
+
+
+async def test_a_result_that_turned_out_otherwise_is_amended_everywhere() -> None:
+    watched = run()
+    early = asyncio.create_task(lines(watched))
+    await asyncio.sleep(0)
+    watched.add(result(0, 0))
+    watched.add(result(0, 1))
+    await asyncio.sleep(0)
+    watched.amend(result(0, 0, "fatal"))
+    watched.add(result(1, 0))
+    watched.end()
+    seen = await lines(watched)
+    assert await early == seen
+    assert [(line["type"], line.get("done")) for line in seen] == [
+        ("start", None),
+        ("result", 1),
+        ("result", 2),
+        ("amended", 2),
+        ("result", 3),
+        ("end", None),
+    ]
+    assert (seen[1]["status"], seen[3]["status"]) == ("success", "fatal")
+    assert (seen[3]["angajat_id"], seen[3]["device_id"], seen[3]["total"]) == (
+        str(EMPLOYEES[0]),
+        str(SITES[0][0]),
+        6,
+    )
+    assert watched.counts == {"success": 2, "partial": 0, "skipped": 0, "fatal": 1}
+    assert seen[-1]["summary"]["first_fatal"] == f"device {SITES[0][0]}: Words."
+    entries = watched.as_json()["results"]
+    assert [one["status"] for one in entries[0]["per_device"]] == ["fatal", "success"]
+    assert watched.progress()["done"] == 3
+
+
+def test_an_amendment_does_not_take_the_place_of_the_first_fatal() -> None:
+    watched = run()
+    watched.add(result(0, 0))
+    watched.add(result(0, 1, "fatal"))
+    watched.amend(result(0, 0, "fatal"))
+    assert watched.first_fatal == f"device {SITES[1][0]}: Words."
+
+
+async def test_a_result_that_turned_out_as_it_was_said_is_not_told_again() -> None:
+    """What was to be expected of the terminal is nobody's to watch."""
+    watched = run()
+    watched.add(result(0, 0))
+    again = result(0, 0)
+    expected = (Expected(employee_no="1", may_pass=True),)
+    watched.amend(replace(again, outcome=replace(again.outcome, expected=expected)))
+    watched.amend(again)
+    watched.end()
+    assert [line["type"] for line in await lines(watched)] == ["start", "result", "end"]
+
+
+def test_what_was_not_told_yet_is_not_amended() -> None:
+    watched = run()
+    watched.add(result(0, 0))
+    watched.amend(result(1, 1, "fatal"))
+    assert watched.counts == {"success": 1, "partial": 0, "skipped": 0, "fatal": 0}
+    assert watched.first_fatal is None
