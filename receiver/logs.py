@@ -4,6 +4,7 @@ Two nets: keys that may hold something secret are replaced whole, and what looks
 inside any other text is cut out of it. Everybody's records (uvicorn's, httpx's) go through both.
 """
 
+import contextlib
 import logging
 import re
 import sys
@@ -73,7 +74,10 @@ class _Handler(logging.StreamHandler[TextIO]):
         """Say so on stderr; logging's own way prints the record's arguments, unredacted."""
         kind = sys.exc_info()[0]
         name = kind.__name__ if kind else "?"
-        sys.stderr.write(f"A log record of {record.name} could not be written ({name}).\n")
+        # Where stdout cannot be written (a full disk, a reader that is gone), stderr often cannot
+        # either; and whoever logs must not fail by it.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"A log record of {record.name} could not be written ({name}).\n")
 
 
 def configure(log_format: LogFormat) -> None:

@@ -247,6 +247,15 @@ def test_a_record_that_cannot_be_written_does_not_show_its_arguments_instead(
     assert PLANT not in output.text
 
 
+def test_whoever_logs_does_not_fail_by_a_full_disk() -> None:
+    words = "from receiver import logs; logs.configure('json'); log = logs.get_logger('a')"
+    logs_a_lot = f"{words}; [log.info('a_thing_happened', n=n) for n in range(5000)]"
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path, a device
+        code = f"{logs_a_lot}; import os; os._exit(7)"
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, check=False)
+    assert done.returncode == 7
+
+
 @pytest.mark.parametrize(
     "key",
     ["password", "PASSWORD", "password_encrypted", "passwd", "webhook_secret", "access_token",
