@@ -5,13 +5,15 @@ before photo, a leaver's access ended, a photo that the terminal has already not
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from receiver.errors import (
     AnswerUnexplained,
     DataRefused,
+    LoginRefused,
+    NotKept,
     NotSupported,
     PersonAbsent,
     PhotoNotFetched,
@@ -19,8 +21,9 @@ from receiver.errors import (
     TerminalError,
     TerminalRefused,
     TerminalTimeout,
+    TerminalUnreachable,
 )
-from receiver.models import Employee, Expected, Held, LeaverPolicy, Outcome, Status, Step
+from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome, Status, Step
 
 PHOTO_ALONE = (
     DataRefused,
@@ -33,6 +36,8 @@ PHOTO_ALONE = (
 )
 """Errors that, met at the photo, leave a person who may pass: `partial`. Any other is `fatal`."""
 
+NOT_NOW = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
+"""Errors of a terminal that can be asked later."""
 
 UNKNOWN_PHOTO = "unknown"
 """In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
@@ -63,6 +68,9 @@ class PersonTerminal(Protocol):
     async def erase(self, employee_no: str) -> None:
         """Erase the person."""
 
+    async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
+        """Return those of these numbers whom the terminal holds."""
+
 
 def photo_fingerprint(employee: Employee) -> str | None:
     """Return what tells one photo of an employee from the next; None for no photo.
@@ -87,15 +95,18 @@ async def sync(
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
     if held.employee_no not in (None, employee.employee_no):
-        # Another number, or none any more: the old one would stay valid until 2037. First it, so
-        # that the ledger keeps it until it is ended. Nobody asked to `keep` a number.
+        # Another number, or none any more: the old one would stay valid until 2037. First it, and
+        # asked back at once: the ledger keeps one number, so this one until it is ended for sure.
+        # Nobody asked to `keep` a number.
         ended = await _sync_leaver(
             terminal, employee, held, "expire" if policy == "keep" else policy
         )
         if ended.status != "success":
             return ended
-        there = await _sync_number(terminal, employee, Held(), intend)
-        return replace(there, expected=(*there.expected, *ended.expected))
+        fault = await _fault_of_end(terminal, held.employee_no)
+        if fault is not None:
+            return _person_failed(fault, held)
+        return await _sync_number(terminal, employee, Held(), intend)
     return await _sync_number(terminal, employee, held, intend)
 
 
@@ -226,6 +237,19 @@ async def _sync_leaver(
         return _person_failed(error, held)
     gone = Expected(employee_no=employee_no, may_pass=False)
     return _outcome("success", "done", words, held, expected=(gone,))
+
+
+async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
+    """Ask whether a number was really ended; a terminal that cannot be asked is believed."""
+    try:
+        there = (await terminal.find([employee_no])).get(employee_no)
+    except NOT_NOW as error:
+        return error
+    except TerminalError:
+        return None
+    if there is None or there.access in ("ended", None):
+        return None
+    return NotKept(f"The terminal answered OK, but person {employee_no} may still pass.")
 
 
 def _person_failed(error: TerminalError, held: Held) -> Outcome:

@@ -1,6 +1,6 @@
 """The rules of the house as a table: what is asked of a terminal, and what is made of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from receiver.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.models import Employee, Held, LeaverPolicy, Outcome, Status
+from receiver.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
 from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint, sync, sync_anew, sync_photo
 
 ION = Employee(
@@ -104,6 +104,12 @@ class Recorder:
 
     async def erase(self, employee_no: str) -> None:
         self._asked("erase", employee_no)
+
+    found: Mapping[str, Found] = field(default_factory=dict)
+
+    async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
+        self._asked("find", *employee_nos)
+        return {number: self.found[number] for number in employee_nos if number in self.found}
 
 
 async def run(
@@ -201,10 +207,37 @@ async def test_an_old_number_that_could_not_be_ended_is_not_forgotten(
     assert outcome.held.employee_no == "999"
 
 
+@pytest.mark.parametrize("policy", ["expire", "delete", "keep"])
+@pytest.mark.parametrize("employee", [ION, NO_NUMBER], ids=["new number", "no number"])
+async def test_an_old_number_whose_end_was_a_lie_is_not_forgotten(
+    policy: LeaverPolicy, employee: Employee
+) -> None:
+    """A 200 that changed nothing: under its new number the ledger would forget the old one."""
+    open_still = Found(employee_no="999", name="Popescu Ion", access="open", faces=1)
+    terminal = Recorder(found={"999": open_still})
+    outcome = await run(terminal, employee, held=OTHER_NUMBER, policy=policy)
+    assert [call[:2] for call in terminal.calls[1:]] == [("find", "999")]
+    assert (outcome.status, outcome.held, terminal.intended) == ("fatal", OTHER_NUMBER, [])
+    assert outcome.message == "The terminal answered OK, but person 999 may still pass."
+    assert isinstance(outcome.error, NotKept)
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR)
+async def test_a_terminal_that_cannot_be_asked_is_believed_that_the_old_number_is_ended(
+    error: type[TerminalError],
+) -> None:
+    """But one that is not there now is asked later."""
+    later = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
+    terminal = Recorder(fails={"find": error("Because.")})
+    outcome = await run(terminal, held=OTHER_NUMBER)
+    assert outcome.held == (OTHER_NUMBER if error in later else BOTH)
+    assert (outcome.status == "fatal") == (error in later)
+
+
 async def test_a_number_that_was_taken_away_opens_no_gate() -> None:
     terminal = Recorder()
     outcome = await run(terminal, NO_NUMBER, held=BOTH)
-    assert [call[:2] for call in terminal.calls] == [("end_validity", "1000")]
+    assert [call[:2] for call in terminal.calls] == [("end_validity", "1000"), ("find", "1000")]
     assert outcome.status == "skipped"
 
 
