@@ -513,7 +513,7 @@ async def test_in_a_batch_only_those_are_pushed_of_whom_something_is_otherwise()
         await at.serve(*[pair(p, h) for p, h in zip(people, held, strict=True)])
         assert {n.outcome.status for n in at.ledger.recorded} == {"success", "partial"}
         assert at.paths()[0] == "POST Search"
-        assert at.paths()[-1] == "POST Search"
+        assert "POST Search" in at.paths()[-2:]  # a second witness may follow
         calls = [c for c in at.terminal.sightings.calls if c.path.endswith("Modify")]
         pushed = {c.employee_no for c in calls if c.authenticated}
         assert pushed == {"1000", "1001", "1002", "1003", "1004"}
@@ -611,7 +611,7 @@ async def test_a_lost_lease_ends_the_visit_before_the_call() -> None:
 
 async def test_a_row_that_cannot_be_worked_with_rests() -> None:
     async with house() as at:
-        at.pushes.block_unusable(at.visit, TerminalUnusable("No address."))
+        at.pushes.blame(at.visit, TerminalUnusable("No address."))
         assert at.visit.rest is not None
         assert at.visit.rest.reason == "No address."
 
@@ -625,7 +625,7 @@ async def test_a_full_terminal_ends_the_batch_also_after_a_change_of_number() ->
         assert at.ledger.of(ana) == []
         assert at.visit.rest is not None
         assert not at.may_pass("999")
-        assert at.paths() == ["PUT Modify", "POST Record", "POST Search"]
+        assert at.paths() == ["PUT Modify", "POST Search", "POST Record"]
 
 
 @pytest.mark.parametrize("old", ["999", None])
@@ -645,8 +645,8 @@ async def test_a_terminal_that_goes_off_in_a_batch_is_not_tried_again(
         monkeypatch.setattr(at.client, "put_person", cut)
         asked = before_searches(at, monkeypatch, lambda _: at.terminal.switch_off())
         await at.serve(pair(ion, held), pair(ana))
-        assert tried == ["1001"]
-        assert asked == []
+        # An old number is asked about as soon as it was ended, and the terminal goes off at that.
+        assert (tried, len(asked)) == (([], 1) if old else (["1001"], 0))
         assert [n.outcome.status for n in at.ledger.recorded] == ["fatal"]
         assert at.last(ion).retry_s == 0.0
         assert at.visit.failures == 1
@@ -720,7 +720,7 @@ async def test_numbers_that_change_hands_within_a_batch_end_nobody(
             assert (note.outcome.status, note.retry_s) == ("success", None)
             assert note.outcome.held == Held(employee_no=number, photo=photo_fingerprint(one))
         assert sorted(at.terminal.persons) == sorted(str(one.employee_no) for one in moved)
-        assert at.paths().count("POST Search") == 1
+        assert at.paths().count("POST Search") == 2  # the first's old number, and all of them
         if photo:  # no old face under a number that is another's
             faces = [at.terminal.persons[str(one.employee_no)].face for one in moved]
             assert all(face and face.sha256 != "0" for face in faces)
