@@ -4,11 +4,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from receiver.sandbox.postgres import Database, PostgresServer
 from receiver.sandbox.project import apply_migrations, create_project
+from receiver.sandbox.terminal import SimulatedTerminal
 
 DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -84,3 +86,31 @@ def each_migrated_database(each_database: Database) -> Database:
     """The same on each of the two servers in turn."""
     apply_migrations(each_database)
     return each_database
+
+
+OF_THE_TWIN_ITSELF = {"test_simulated_terminal", "test_terminal_profiles", "test_portraits"}
+"""Here terminals are ill-treated on purpose, to see that they notice."""
+
+
+@pytest.fixture(autouse=True)
+def every_terminal_is_treated_well(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Hold every test of the receiver to it: no call during another or in the pause after one, no
+    field that terminals do not know, no deletion but of exactly one person."""
+    if request.module.__name__.rpartition(".")[2] in OF_THE_TWIN_ITSELF:
+        yield
+        return
+    built: list[SimulatedTerminal] = []
+    build = SimulatedTerminal.__init__
+
+    def noted(self: SimulatedTerminal, **options: Any) -> None:
+        build(self, **options)
+        built.append(self)
+
+    monkeypatch.setattr(SimulatedTerminal, "__init__", noted)
+    yield
+    for terminal in built:
+        seen = terminal.sightings
+        assert (seen.overlapping_calls, seen.calls_too_close, seen.unknown_fields) == (0, 0, [])
+        assert (seen.deletions_of_everybody, seen.deletions_not_of_one) == (0, 0)
