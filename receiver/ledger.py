@@ -99,7 +99,10 @@ class Ledger:
     async def intend(
         self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
     ) -> bool:
-        """Note a number before the call that puts it there; return whether it was another's."""
+        """Note a number before the call that puts it there or changes its face.
+
+        Returns whether a face of another's may be there under it.
+        """
         found = await self._held_call(
             "intend",
             p_terminal_id=str(terminal_id),

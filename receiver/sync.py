@@ -46,8 +46,9 @@ NO_NUMBER = "The employee has no employee_no."
 
 
 Intend = Callable[[str], Awaitable[bool]]
-"""Called with a number before the first call that may put it on the terminal: the ledger must know
-of everybody who may have to leave. Returns whether the number was another's there."""
+"""Called with a number before the first call that may put it on the terminal, and before one that
+changes its face: the ledger must know of everybody who may have to leave, and must not believe in a
+photo that may be there no longer. Returns whether a face of another's may be there under it."""
 
 
 class PersonTerminal(Protocol):
@@ -127,7 +128,7 @@ async def sync_anew(
 
 
 async def sync_photo(
-    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, _intend: Intend
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
     """Bring only the photo there, for a person whom the terminal holds; a leaver's access ends."""
     if not employee.active:
@@ -136,14 +137,15 @@ async def sync_photo(
         return _outcome("skipped", "person", NO_NUMBER, held)
     if employee.photo_url is None:
         return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
+    # Another number held there is ended by the next whole sync.
+    held = Held(employee_no=held.employee_no or employee.employee_no, photo=UNKNOWN_PHOTO)
+    await intend(str(held.employee_no))
     return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
 
 
 async def _sync_photo(
     terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
 ) -> Outcome:
-    number = held.employee_no or employee_no  # another one is ended by the next whole sync
-    held = Held(employee_no=number, photo=UNKNOWN_PHOTO)
     try:
         await terminal.put_face(employee_no, photo_url)
     except PersonAbsent as error:
@@ -152,7 +154,7 @@ async def _sync_photo(
         return _outcome("partial", "photo", _photo_failed(employee_no, error), held, error)
     except TerminalError as error:
         return _outcome("fatal", "photo", error.message, held, error)
-    if number == employee_no:
+    if held.employee_no == employee_no:
         held = replace(held, photo=photo_fingerprint(employee))
     expected = Expected(employee_no=employee_no, may_pass=None, face=True)
     return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
@@ -161,8 +163,8 @@ async def _sync_photo(
 async def _sync_person(
     terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
-    known = held.employee_no == employee_no
-    if not known:
+    known = noted = held.employee_no == employee_no
+    if not noted:
         taken_over = await intend(employee_no)
         held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO if taken_over else None)
     try:
@@ -175,6 +177,8 @@ async def _sync_person(
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
         return _outcome("success", "done", words, held, expected=(expected,))
+    if noted:
+        await intend(employee_no)
     try:
         if employee.photo_url is None:
             await terminal.remove_face(employee_no)

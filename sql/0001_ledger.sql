@@ -375,10 +375,12 @@ begin
         from leased l join taken p on p.terminal_id = l.terminal_id;
 end $$;
 
--- Note under which number a person is about to be put on a terminal.
--- Promise: whoever a call may put there is known here before it is made; a receiver that dies before
--- it records leaves nobody behind who could not be made to leave. taken_over: the number was
--- another's on this terminal, whose face may still be there under it; it is theirs no longer.
+-- Note under which number a person is about to be put on a terminal, or to get another face there.
+-- Promise: whoever a call may put there is known here before it is made, and from then on no photo is
+-- believed to be there until one is recorded; a receiver that dies before it records leaves nobody
+-- behind who could not be made to leave, and no photo that is taken for another. taken_over: the
+-- number was another's on this terminal, whose face may still be there under it; it is theirs no
+-- longer. Repeated, because the answer got lost, it says so whether or not it was.
 create or replace function public.hikvision_sync_intend(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_employee_no text
@@ -394,10 +396,11 @@ begin
         update hikvision_sync.pairs p set employee_no = null, photo = null
         where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
           and p.employee_id <> p_employee_id;
-        v_taken_over := found;
-        update hikvision_sync.pairs p set
-            employee_no = p_employee_no,
-            photo = case when v_taken_over then 'unknown' end
+        v_taken_over := found or exists (
+            select from hikvision_sync.pairs p
+            where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id
+              and p.employee_no = p_employee_no and p.photo = 'unknown');
+        update hikvision_sync.pairs p set employee_no = p_employee_no, photo = 'unknown'
         where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
     end if;
     return query select v_held, v_taken_over;

@@ -1,6 +1,6 @@
 """The rules of the house as a table: what is asked of a terminal, and what is made of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -26,7 +26,14 @@ from receiver.errors import (
     TerminalUnusable,
 )
 from receiver.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
-from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint, sync, sync_anew, sync_photo
+from receiver.sync import (
+    UNKNOWN_PHOTO,
+    Intend,
+    photo_fingerprint,
+    sync,
+    sync_anew,
+    sync_photo,
+)
 
 ION = Employee(
     id=UUID(int=1),
@@ -473,10 +480,21 @@ async def test_the_ledger_hears_of_a_number_before_the_terminal_does() -> None:
     with pytest.raises(LeaseLost):
         await run(terminal, held=NOTHING)
     assert terminal.intended == ["1000"]
-    for held in (PERSON, BOTH):
-        known = Recorder(known=True)
-        await run(known, held=held)
-        assert known.intended == []
+    known = Recorder(known=True)
+    await run(known, held=BOTH)
+    assert known.intended == []
+
+
+@pytest.mark.parametrize("how", [sync, sync_anew, sync_photo])
+@pytest.mark.parametrize("held", [PERSON, OTHER_PHOTO])
+async def test_a_face_is_changed_only_once_the_ledger_believes_in_none(
+    how: Callable[[Recorder, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]], held: Held
+) -> None:
+    """A receiver that dies after the call must not leave the old photo believed in."""
+    terminal = Recorder(known=True, fails={"put_face": LeaseLost()})
+    with pytest.raises(LeaseLost):
+        await how(terminal, ION, held, "expire", terminal.intend)
+    assert terminal.intended == ["1000"]
 
 
 async def test_under_a_number_that_was_anothers_no_old_face_is_left() -> None:
