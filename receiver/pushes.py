@@ -108,7 +108,7 @@ class Pushes:
                 pushes.append(push)
             else:
                 await self._conclude(visit, pair, push.outcome)
-            ends = push.outcome.status == "fatal" or visit.rest is not None
+            ends = push.outcome.status == "fatal" or visit.rest is not None or visit.deaf
             if ends or self._visits.is_waited_for(visit.terminal_id):
                 break
         await self.settle(visit, client, pushes)
@@ -141,7 +141,9 @@ class Pushes:
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
             held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
             outcome = _fatal(error, held)
-        if client.calls_answered > answered and outcome.status != "fatal":
+        if isinstance(outcome.error, TerminalTimeout):
+            visit.deaf = True  # it may be at work still; another call would come in the middle
+        elif client.calls_answered > answered and outcome.status != "fatal":
             visit.failures = 0
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)
 

@@ -17,6 +17,7 @@ from receiver.errors import (
     NotSupported,
     TerminalBusy,
     TerminalRefused,
+    TerminalTimeout,
     TerminalUnreachable,
     TerminalUnusable,
 )
@@ -58,7 +59,11 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
         return DONE
     pair_s = _jittered(PAIR_PAUSES_S, attempts, random)
     if outcome.status != "fatal":  # the person is there, only the photo is not
-        return DONE if isinstance(error, NotSupported) else Retry(pair_s=pair_s, terminal_s=None)
+        if isinstance(error, NotSupported):
+            return DONE
+        if isinstance(error, TerminalTimeout):  # it may be at work on the photo still
+            return Retry(pair_s=pair_s, terminal_s=_jittered(TERMINAL_PAUSES_S, failures, random))
+        return Retry(pair_s=pair_s, terminal_s=None)
     if isinstance(error, (AnswerUnexplained, NotKept, NotSupported, TerminalRefused)):
         failures = min(failures, 1)  # it answers: others need not wait long for this one's fault
     if isinstance(error, LoginRefused):

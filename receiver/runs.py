@@ -235,7 +235,7 @@ class Runs:
             if (old or len(held) >= client.known.page) and visit.rest is None:
                 settled = await self._read_back(run, held, visit, client)
                 push = next((one for one in settled if one.pair is pair), push)
-        if visit.rest is None:
+        if visit.rest is None and not visit.deaf:
             due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
             if due:
                 await self._pushes.serve(visit, terminal, due)
