@@ -23,7 +23,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Grain, which no format can make small."""
-    raw = random.Random(width).randbytes(width * height * len(mode))  # noqa: S311 - not a secret
+    raw = random.Random(width).randbytes(width * height * len(mode))
     return Image.frombytes(mode, (width, height), raw)
 
 
