@@ -6,16 +6,10 @@ what is read fits together. Edits of HR wait until it is done, and are marked as
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 from uuid import UUID
 
 from receiver.directory import Directory
-from receiver.errors import (
-    LoginRefused,
-    ReceiverError,
-    TerminalTimeout,
-    TerminalUnreachable,
-)
+from receiver.errors import ReceiverError
 from receiver.feed import Feed, Json
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
@@ -24,9 +18,7 @@ from receiver.pushes import Pushes
 from receiver.readback import differences
 from receiver.sync import expected_of
 from receiver.visits import Visits
-
-BLAMED: Final = (LoginRefused, TerminalUnreachable, TerminalTimeout)
-"""After these the terminal is left alone for a while, as after a push."""
+from receiver.witness import DEAF
 
 log = get_logger(__name__)
 
@@ -91,7 +83,7 @@ class Drifts:
         try:
             async for page in self._visits.client(terminal, visit).everybody():
                 comparison.see(page)
-        except BLAMED as error:
+        except DEAF as error:
             self._pushes.blame(visit, error)
             raise
         finally:

@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from receiver import witness
 from receiver.directory import Directory
 from receiver.errors import (
     AnswerUnexplained,
     LoginRefused,
     ReceiverError,
-    TerminalBusy,
     TerminalError,
     TerminalTimeout,
-    TerminalUnreachable,
 )
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
@@ -39,16 +38,10 @@ from receiver.readback import already_so, judged, number_to_ask
 from receiver.retries import decide
 from receiver.sync import UNKNOWN_PHOTO, Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
+from receiver.witness import DEAF
 
-LOOK_FIRST = 3
-"""From so many pairs on that may be in step already, one search before is cheaper than pushes."""
-BUSY_SEARCHES = 3
-"""How often a busy terminal is asked for what it holds before its word is taken."""
 UNREAD_S = 900.0
 """After which a pair that a long run has not read back is pushed again by the worker."""
-DEAF = (TerminalUnreachable, TerminalTimeout, LoginRefused)
-"""After these a terminal is not asked anything more."""
-
 log = get_logger(__name__)
 
 Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]]
@@ -86,7 +79,11 @@ class Pushes:
         employees = await self._directory.employees([pair.employee_id for pair in pairs])
         try:
             await client.look()
-            asked = await self._asked_before(client, pairs, employees)
+            could_be = (
+                number_to_ask(employees[pair.employee_id], pair.held, self._policy)
+                for pair in pairs
+            )
+            asked = await witness.before(client, [number for number in could_be if number])
         except TerminalError as error:
             await self._could_not_ask(visit, pairs, error)
             return
@@ -151,15 +148,14 @@ class Pushes:
         self, visit: Visit, client: TerminalClient, pushes: Sequence[Push]
     ) -> list[Push]:
         """Ask the terminal whether it holds what was pushed, and record what became of it."""
-        expected = [e.employee_no for push in pushes for e in push.outcome.expected]
+        expected = [e for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
         fatal = [push.outcome for push in pushes if push.outcome.status == "fatal"]
         deaf = visit.deaf or any(isinstance(outcome.error, DEAF) for outcome in fatal)
         unread = deaf and bool(expected)
         if expected and not unread:
             try:
-                found = await self._find(client, list(dict.fromkeys(expected)))
-                found = await self._faces_too(client, found, pushes)
+                found = await witness.after(client, expected)
             except DEAF as error:
                 unread = True
                 self.blame(visit, error)
@@ -197,47 +193,6 @@ class Pushes:
         outcome = _fatal(error, NOTHING_HELD)
         retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
         self._rest(visit, outcome, retry.terminal_s or 0.0)
-
-    async def _asked_before(
-        self, client: TerminalClient, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
-    ) -> Mapping[str, Found | None]:
-        """Return what the terminal says of those who may be in step already, if they are many."""
-        could_be = (
-            number_to_ask(employees[pair.employee_id], pair.held, self._policy) for pair in pairs
-        )
-        numbers = [number for number in could_be if number]
-        if len(numbers) < LOOK_FIRST:
-            return {}
-        try:
-            found = await self._find(client, numbers)
-        except DEAF:
-            raise
-        except TerminalError:  # it cannot be asked
-            return {}
-        return {number: found.get(number) for number in numbers}
-
-    async def _find(self, client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:
-        for _ in range(BUSY_SEARCHES - 1):
-            try:
-                return await client.find(numbers)
-            except TerminalBusy:
-                continue
-        return await client.find(numbers)
-
-    async def _faces_too(
-        self, client: TerminalClient, found: Mapping[str, Found], pushes: Sequence[Push]
-    ) -> Mapping[str, Found]:
-        """Ask the face library about those who should have a face and are said to have none.
-
-        A second witness before a photo is called missing: how firmwares count is nowhere promised.
-        """
-        witnessed = dict(found)
-        for expected in (e for push in pushes for e in push.outcome.expected):
-            there = found.get(expected.employee_no)
-            if expected.face and there is not None and there.faces == 0:
-                faces = int(await client.has_face(expected.employee_no))
-                witnessed[expected.employee_no] = replace(there, faces=faces)
-        return witnessed
 
     async def _could_not_ask(
         self, visit: Visit, pairs: Sequence[Pair], error: TerminalError

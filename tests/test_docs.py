@@ -28,7 +28,7 @@ LAYERS = (
         *("isapi_calls", "isapi_persons", "isapi_faces", "isapi"),
     ),
     ("gate",),
-    ("sync", "visits"),
+    ("sync", "visits", "witness"),
     ("readback",),
     ("pushes",),
     ("worker", "runs", "drift", "overview"),

@@ -39,7 +39,7 @@ from receiver.models import (
     Rest,
     Terminal,
 )
-from receiver.pushes import LOOK_FIRST, UNREAD_S, Pushes
+from receiver.pushes import UNREAD_S, Pushes
 from receiver.run import Run
 from receiver.runs import Runs
 from receiver.sandbox.portraits import portrait
@@ -47,6 +47,7 @@ from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
 from receiver.settings import Settings
 from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.visits import Visit, Visits
+from receiver.witness import LOOK_FIRST
 from tests.test_isapi import PASSWORD
 
 SITE = UUID(int=77)
