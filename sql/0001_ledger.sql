@@ -448,8 +448,9 @@ end $$;
 
 -- Give a terminal back.
 -- Promise: no other receiver leases it for p_pause_seconds (the pause between two device calls holds
--- across receivers too; within one, its gate keeps it). With p_rest_seconds it is left alone that long for p_reason, unless its row in
--- dispozitive_pontaj was changed since it was leased: then the reason may be gone.
+-- across receivers too; within one, its gate keeps it). With p_rest_seconds it is left alone that
+-- long for p_reason, unless its row in dispozitive_pontaj was changed since it was leased: then the
+-- reason may be gone. held = false: another leased it. Safe to repeat.
 create or replace function public.hikvision_sync_release(
     p_terminal_id uuid, p_fence bigint, p_pause_seconds double precision,
     p_failures integer, p_rest_seconds double precision, p_reason text, p_login_refused boolean
@@ -468,7 +469,9 @@ begin
         rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end,
         login_refused = p_login_refused and (t.changed_at is null or t.changed_at < t.leased_at)
     where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
-    return query select found;
+    return query select found or exists (    -- given back already, by a call whose answer got lost
+        select from hikvision_sync.terminals t
+        where t.terminal_id = p_terminal_id and t.fence = p_fence);
 end $$;
 
 -- Want one employee, or (null) every employee, on every active terminal, as if HR had edited them.

@@ -129,6 +129,18 @@ def test_an_edit_is_wanted_on_every_active_terminal_and_on_no_other(
     assert a.claim() == []
 
 
+def test_giving_a_terminal_back_may_be_repeated_until_another_has_it(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert a.release(row)
+    assert a.release(row, rest_s=600)  # its answer got lost; what it said first counts
+    assert b.claim()
+    assert not a.release(row)
+
+
 def test_two_receivers_claiming_at_once_get_different_terminals(
     project: Project, a: Receiver, b: Receiver
 ) -> None:
