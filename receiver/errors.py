@@ -32,7 +32,8 @@ ReceiverError
 │   ├── TerminalTimeout             connected, but no answer in time
 │   ├── TerminalBusy                busy, upgrading, modelling a face, 5xx
 │   ├── LoginRefused                401: wrong password or locked account
-│   ├── TerminalRefused             it knows what is wrong with itself: full, no permission
+│   ├── TerminalRefused             it knows what is wrong with itself: no permission, no library
+│   │   └── TerminalFull            it has no room for another person or face
 │   ├── DataRefused                 it will not take this employee's data
 │   │   └── PhotoUnusable           no terminal would take a picture made of this
 │   ├── PersonAbsent                it does not hold the person whose photo this is
@@ -265,6 +266,10 @@ class LoginRefused(TerminalError):
 
 class TerminalRefused(TerminalError):
     """The terminal cannot take this now."""
+
+
+class TerminalFull(TerminalRefused):
+    """The terminal has no room left."""
 
 
 class DataRefused(TerminalError):

@@ -27,6 +27,7 @@ from receiver.errors import (
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
+    TerminalFull,
     TerminalRefused,
 )
 from receiver.isapi_codes import code_of, meaning_of
@@ -46,6 +47,7 @@ PERSONS_FULL: Final = frozenset({"deviceUserFull"})
 KINDS: Final[Mapping[str, type[TerminalError]]] = {
     "absent": PersonAbsent,  # met at the photo
     "data": DataRefused,
+    "full": TerminalFull,
     "login": LoginRefused,
     "permission": TerminalRefused,
     "photo": PhotoNotFetched,

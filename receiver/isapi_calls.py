@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from receiver.errors import AnswerUnexplained, LoginRefused, TerminalError, TerminalRefused
+from receiver.errors import AnswerUnexplained, LoginRefused, TerminalError, TerminalFull
 from receiver.isapi_answers import PERSONS_FULL, Answer, parse
 from receiver.isapi_capabilities import declared, same_firmware
 from receiver.isapi_wire import Body, Wire
@@ -170,7 +170,7 @@ class Calls:
     def _error(self, answer: Answer) -> TerminalError:
         if answer.says(PERSONS_FULL) and self.known.most_persons:
             name = f"{self._name[0].upper()}{self._name[1:]}"
-            return TerminalRefused(f"{name} is full ({self.known.most_persons:,} persons).")
+            return TerminalFull(f"{name} is full ({self.known.most_persons:,} persons).")
         return answer.error(self._name)
 
     def _require_ok(self, answer: Answer) -> None:

@@ -21,6 +21,7 @@ from receiver.errors import (
     PhotoNotFetched,
     TerminalBusy,
     TerminalError,
+    TerminalFull,
     TerminalRefused,
 )
 from receiver.isapi_answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
@@ -79,8 +80,8 @@ CLASSES: dict[type[TerminalError], str] = {
     "multipleFaceObjectError pictureFaceDetectZero picSizeExceedError picFormatError "
     "faceLowQulity pupilDistanceTooSmall faceDataLenShort endtimeEarlierThanBegintime "
     "PicFeaturePoints",
-    TerminalRefused: "deviceUserFull deviceFaceFull faceLibraryIDError lowPrivilege notActivated "
-    "libraryNotExist",
+    TerminalFull: "deviceUserFull deviceFaceFull diskFull",
+    TerminalRefused: "faceLibraryIDError lowPrivilege notActivated libraryNotExist",
     NotSupported: "notSupport methodNotAllowed",
     LoginRefused: "badAuthorization userNameLocked",
     PersonAbsent: "employeeNoNotExist deviceUserNotExist",
@@ -195,7 +196,7 @@ def test_where_the_body_says_nothing_the_http_status_decides(
     ("http_status", "body", "kind"),
     [
         (403, as_xml("notSupport", 4), NotSupported),
-        (404, as_json("deviceUserFull", 3), TerminalRefused),
+        (404, as_json("deviceUserFull", 3), TerminalFull),
         (500, as_json("picFormatError"), DataRefused),
         (503, as_xml("notActivated", 4), TerminalRefused),
         (200, as_json("", 2), TerminalBusy),
@@ -311,7 +312,7 @@ def test_a_number_says_more_than_a_code_that_says_little_but_not_more_than_one_t
     answer = parse(400, numbered(full, "badParameters"))
     assert answer.code == "badParameters"
     assert answer.error().message == "The terminal is full of persons (checkUser)."
-    assert type(parse(400, numbered(full, "new")).error()) is TerminalRefused
+    assert type(parse(400, numbered(full, "new")).error()) is TerminalFull
     assert type(parse(400, numbered(full, "deviceBusy")).error()) is TerminalBusy
 
 

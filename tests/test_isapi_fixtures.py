@@ -81,6 +81,7 @@ def test_every_call_of_ours_and_every_kind_of_answer_has_a_body() -> None:
         "NotSupported",
         "PhotoNotFetched",
         "TerminalBusy",
+        "TerminalFull",
         "TerminalRefused",
         "absent",
         "document",
