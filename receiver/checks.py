@@ -131,7 +131,7 @@ async def _look(visits: Visits, terminal: Terminal) -> Finding:
         return Finding(what=what, fault=None, note=note)
     except TerminalError as error:
         if isinstance(error, LoginRefused):
-            visit.rest = Rest(seconds=login_rest_s(error), reason=error.message, login_refused=True)
+            visit.rest = Rest(seconds=login_rest_s(error), reason=error.message, kind=error.kind)
         return Finding(what=what, fault=error.message)
     finally:
         await visits.end(visit)

@@ -227,6 +227,9 @@ class SupabaseRefused(SupabaseError):
 class TerminalError(ReceiverError):
     """The terminal could not be worked with."""
 
+    kind: ClassVar[str] = "other"
+    """What errors of this class are counted as; one of few words, unlike a message."""
+
     def named(self, terminal: str) -> Self:
         """Say which terminal, in a message that begins with one; return self."""
         words = "The terminal"
@@ -238,21 +241,31 @@ class TerminalError(ReceiverError):
 class TerminalUnusable(TerminalError):
     """The terminal's row in dispozitive_pontaj cannot be worked with."""
 
+    kind = "unusable"
+
 
 class TerminalUnreachable(TerminalError):
     """The terminal cannot be reached; see that it is switched on and on the network."""
+
+    kind = "unreachable"
 
 
 class TerminalTimeout(TerminalError):
     """The terminal did not answer in time."""
 
+    kind = "timeout"
+
 
 class TerminalBusy(TerminalError):
     """The terminal is busy."""
 
+    kind = "busy"
+
 
 class LoginRefused(TerminalError):
     """The terminal refuses the user name or password of its row in dispozitive_pontaj."""
+
+    kind = "login"
 
     def __init__(
         self, message: str | None = None, *, locked_s: float = 0.0, locked: bool = False
@@ -267,13 +280,19 @@ class LoginRefused(TerminalError):
 class TerminalRefused(TerminalError):
     """The terminal cannot take this now."""
 
+    kind = "refused"
+
 
 class TerminalFull(TerminalRefused):
     """The terminal has no room left."""
 
+    kind = "full"
+
 
 class DataRefused(TerminalError):
     """The terminal will not take this employee's data."""
+
+    kind = "data"
 
 
 class PhotoUnusable(DataRefused):
@@ -283,21 +302,31 @@ class PhotoUnusable(DataRefused):
 class PersonAbsent(TerminalError):
     """The person is not on this terminal yet."""
 
+    kind = "absent"
+
 
 class PhotoNotFetched(TerminalError):
     """The terminal could not download the photo."""
+
+    kind = "photo"
 
 
 class NotSupported(TerminalError):
     """This terminal does not support the call."""
 
+    kind = "unsupported"
+
 
 class NotKept(TerminalError):
     """The terminal said that it took this, and does not hold it."""
 
+    kind = "not_kept"
+
 
 class AnswerUnexplained(TerminalError):
     """The terminal answered something unexpected."""
+
+    kind = "unexplained"
 
 
 class CallForbidden(ReceiverError):

@@ -13,7 +13,7 @@ from uuid import UUID
 from supabase import AsyncClient
 
 from receiver.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
-from receiver.models import Asked, Capabilities, Claim, Held, Leased, Outcome, Pair, Rest
+from receiver.models import Asked, Capabilities, Claim, Held, Leased, Outcome, Pair, Rest, Standing
 from receiver.supabase_rest import Row, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
@@ -164,11 +164,16 @@ class Ledger:
             p_rest_seconds=rest.seconds if rest else None,
             p_reason=rest.reason if rest else None,
             p_login_refused=rest.login_refused if rest else False,
+            p_kind=rest.kind if rest else None,
         )
 
     async def status(self) -> list[Row]:
         """Return one row per active terminal: whether it works, and its pairs by state."""
         return await self._call("status")
+
+    async def standings(self) -> tuple[Standing, ...]:
+        """Return the figures of the same."""
+        return _parsed(_standings, await self._call("status"))
 
     async def failed(self, after: tuple[UUID, UUID] | None, *, limit: int) -> list[Row]:
         """Return failed pairs after this terminal and employee, in that order."""
@@ -268,6 +273,18 @@ def _lease(row: Row) -> dict[str, Any]:
         "known": _known(row["device"]),
         "look": bool(row["look"]),
     }
+
+
+def _standings(found: list[Row]) -> tuple[Standing, ...]:
+    return tuple(
+        Standing(
+            terminal_id=UUID(row["terminal_id"]),
+            pairs={state: int(row[state]) for state in ("in_step", "wanted", "failed")},
+            oldest_wanted_s=float(row["oldest_wanted_s"]),
+            rests_for=row["rest_kind"],
+        )
+        for row in found
+    )
 
 
 def _check(row: Row) -> DatabaseCheck:

@@ -1,10 +1,11 @@
 """The values that travel between modules: frozen, and without behaviour."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from receiver.errors import TerminalError
+from receiver.errors import LoginRefused, TerminalError
 
 Status = Literal["success", "partial", "skipped", "fatal"]
 Step = Literal["person", "photo", "done"]
@@ -140,8 +141,26 @@ class Rest:
 
     seconds: float
     reason: str
-    login_refused: bool = False
-    """Then nobody may try it sooner, not even a button: it might lock the account."""
+    kind: str
+    """The same in one of few words: an error's kind, `supabase` or `receiver`."""
+
+    @property
+    def login_refused(self) -> bool:
+        """Whether nobody may try it sooner, not even a button: it might lock the account."""
+        return self.kind == LoginRefused.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How an active terminal stands, in figures."""
+
+    terminal_id: UUID
+    pairs: Mapping[str, int]
+    """How many are `in_step`, `wanted` and `failed`."""
+    oldest_wanted_s: float
+    """For how long the oldest edit has waited to be there, in seconds; 0 where none does."""
+    rests_for: str | None
+    """The kind of its last rest, until a visit ends well; None where it works."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,7 +225,7 @@ class Pushes:
         visit.rest = Rest(
             seconds=rest_s,
             reason=outcome.message,
-            login_refused=isinstance(outcome.error, LoginRefused),
+            kind=outcome.error.kind if outcome.error else TerminalError.kind,
         )
         log.warning(
             "terminal_blocked",

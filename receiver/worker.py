@@ -38,7 +38,9 @@ SUPABASE_REST_S = 10.0
 MAKE_WAY_S = 0.5
 """How long a terminal is left to the button that waits for it, which asks every 0.25 s."""
 
-VISIT_FAILED = Rest(seconds=60.0, reason="The receiver failed at this terminal; see its log.")
+VISIT_FAILED = Rest(
+    seconds=60.0, reason="The receiver failed at this terminal; see its log.", kind="receiver"
+)
 
 log = get_logger(__name__)
 
@@ -138,7 +140,7 @@ class Worker:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
             self._note_supabase(error)
-            visit.rest = Rest(seconds=SUPABASE_REST_S, reason=error.message)
+            visit.rest = Rest(seconds=SUPABASE_REST_S, reason=error.message, kind="supabase")
         except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
             visit.failures += 1

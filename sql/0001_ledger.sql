@@ -78,6 +78,8 @@ alter table hikvision_sync.terminals add column if not exists
     device jsonb;                       -- what is known of the hardware and firmware behind the row
 alter table hikvision_sync.terminals add column if not exists
     looked_at timestamptz;              -- when it last said which hardware it is
+alter table hikvision_sync.terminals add column if not exists
+    rest_kind text;                     -- rest_reason in one of few words, as the receiver counts it
 
 -- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
 -- over those that may hold the person and are not active now, where the pair waits until they are.
@@ -185,9 +187,11 @@ create or replace function hikvision_sync.look_due(
         or t.looked_at < p_now - make_interval(secs => p_look_seconds)
 $$;
 
--- Functions that answer in another shape than in an earlier version of this file.
+-- Functions that answer or are asked in another shape than in an earlier version of this file.
 drop function if exists public.hikvision_sync_claim(text, double precision, integer);
 drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
+drop function if exists public.hikvision_sync_release(
+    uuid, bigint, double precision, integer, double precision, text, boolean);
 
 -- Lease one terminal that has due work and return up to p_limit of its wanted pairs; or one that is
 -- to be looked at, which may have none: then a single row without an employee.
@@ -453,7 +457,8 @@ end $$;
 -- reason may be gone. held = false: another leased it. Safe to repeat.
 create or replace function public.hikvision_sync_release(
     p_terminal_id uuid, p_fence bigint, p_pause_seconds double precision,
-    p_failures integer, p_rest_seconds double precision, p_reason text, p_login_refused boolean
+    p_failures integer, p_rest_seconds double precision, p_reason text, p_login_refused boolean,
+    p_kind text default null
 ) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -467,6 +472,7 @@ begin
         rests_until = case when t.changed_at >= t.leased_at then null
                            else v_now + make_interval(secs => p_rest_seconds) end,
         rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end,
+        rest_kind = left(p_kind, 20),              -- says something only beside a rest_reason
         login_refused = p_login_refused and (t.changed_at is null or t.changed_at < t.leased_at)
     where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
     return query select found or exists (    -- given back already, by a call whose answer got lost

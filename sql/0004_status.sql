@@ -4,14 +4,20 @@
 
 begin;
 
+-- It answers in another shape than in an earlier version of this file.
+drop function if exists public.hikvision_sync_status();
+
 -- One row per active terminal: whether it can be worked with, and how many pairs are in which state.
 -- Promise: each pair of an active terminal counts once: failed where the last attempt did not end
 -- well, else wanted where an edit waits, else in step. reachable is null where nobody asked it yet.
+-- The oldest wanted may be an edit that nobody has claimed yet, and that is in no pair: so a worker
+-- that does not work shows too. Its age is by the clock that dated it, and 0 where none waits.
 create or replace function public.hikvision_sync_status()
 returns table (
     terminal_id uuid, host text, reachable boolean, why_not text, rests_until timestamptz,
     looked_at timestamptz, device jsonb,
-    in_step bigint, wanted bigint, failed bigint, oldest_wanted_at timestamptz
+    in_step bigint, wanted bigint, failed bigint, oldest_wanted_at timestamptz,
+    oldest_wanted_s double precision, rest_kind text
 ) language sql stable security definer set search_path = '' as $$
     select d.id, d.ip_address,
            case when t.rest_reason is not null then false
@@ -20,7 +26,9 @@ returns table (
            case when t.rests_until > now() then t.rests_until end,
            case when t.looked_at > '-infinity' then t.looked_at end,
            t.device,
-           coalesce(c.in_step, 0), coalesce(c.wanted, 0), coalesce(c.failed, 0), c.oldest_wanted_at
+           coalesce(c.in_step, 0), coalesce(c.wanted, 0), coalesce(c.failed, 0), o.at,
+           greatest(extract(epoch from now() - o.at), 0)::double precision,
+           case when t.rest_reason is not null then coalesce(t.rest_kind, 'other') end
     from public.dispozitive_pontaj d
     left join hikvision_sync.terminals t on t.terminal_id = d.id
     left join (
@@ -33,6 +41,13 @@ returns table (
         from hikvision_sync.pairs p
         group by p.terminal_id
     ) c on c.terminal_id = d.id
+    cross join lateral (
+        select least(
+            c.oldest_wanted_at,
+            (select min(e.edited_at) from hikvision_sync.edits e where e.employee_id is not null),
+            (select min(e.edited_at) from hikvision_sync.edits e where e.terminal_id = d.id)
+        ) as at
+    ) o
     where d.status = 'activ'
     order by d.id
 $$;
