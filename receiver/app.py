@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import wraps
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -14,10 +15,11 @@ from starlette.routing import Route
 
 from receiver import buttons, logs, reports, signatures
 from receiver.bodies import read_body
-from receiver.callers import Presses, services
+from receiver.callers import Endpoint, Presses, services
 from receiver.cors import Cors
 from receiver.errors import RequestRefused, SignatureInvalid, SupabaseError
 from receiver.events import parse_event
+from receiver.metrics import CONTENT_TYPE
 from receiver.openapi import DOCUMENT
 from receiver.problems import (
     UnexpectedErrors,
@@ -49,6 +51,7 @@ def create_app() -> Starlette:
             *reports.ROUTES,
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
         ],
         exception_handlers={
@@ -77,6 +80,26 @@ def create_app() -> Starlette:
     return app
 
 
+def counted(endpoint: Endpoint) -> Endpoint:
+    """Count what a webhook is answered, by HTTP status."""
+
+    @wraps(endpoint)
+    async def counting(request: Request) -> Response:
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+        try:
+            answer = await endpoint(request)
+            status = answer.status_code
+        except RequestRefused as refusal:
+            status = refusal.status
+            raise
+        finally:
+            services(request).metrics.answered(status)
+        return answer
+
+    return counting
+
+
+@counted
 async def supabase_webhook(request: Request) -> Response:
     """Verify, validate, wake the worker, 202. Nothing is awaited but the body itself."""
     body = await read_body(request)
@@ -106,6 +129,11 @@ async def readyz(request: Request) -> Response:
     if fault is None:
         return JSONResponse({"status": "ready"})
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, fault)
+
+
+async def metrics(request: Request) -> Response:
+    """Return the figures for Prometheus."""
+    return Response(await services(request).scrapes.text(), media_type=CONTENT_TYPE)
 
 
 async def openapi(_request: Request) -> Response:

@@ -14,6 +14,7 @@ from receiver.drift import Drifts
 from receiver.errors import LoginRefused, ReceiverError, SupabaseError, TerminalError
 from receiver.gate import Gate
 from receiver.ledger import DatabaseCheck, Ledger
+from receiver.metrics import Metrics
 from receiver.models import Rest, Terminal
 from receiver.pushes import Pushes
 from receiver.retries import login_rest_s
@@ -55,7 +56,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield Finding(what="database", fault=error.message)
             return
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
-        visits = Visits(settings, ledger, gate, terminals_http, _no_photo)
+        visits = Visits(settings, ledger, gate, terminals_http, _no_photo, Metrics())
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
         drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
         for id_, terminal in terminals:

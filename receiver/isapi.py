@@ -16,7 +16,7 @@ import httpx
 
 from receiver.errors import NotSupported, TerminalBusy
 from receiver.isapi_answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
-from receiver.isapi_calls import USER_DETAIL, USER_INFO, Remember, Turn, Way
+from receiver.isapi_calls import USER_DETAIL, USER_INFO, Called, Remember, Turn, Way
 from receiver.isapi_faces import Faces, Photo
 from receiver.isapi_persons import ENDED_AT, VALID_TO, cut, found_in, person
 from receiver.isapi_wire import http_client
@@ -56,6 +56,7 @@ class TerminalClient(Faces):
         face_timeout_s: float,
         photo: Photo,
         remember: Remember,
+        called: Called,
         known: Capabilities | None = None,
         look: bool = True,
     ) -> None:
@@ -68,6 +69,7 @@ class TerminalClient(Faces):
             known=known,
             look=look,
             remember=remember,
+            called=called,
         )
         self.photo = photo
 

@@ -41,6 +41,7 @@ FACE_EXISTS: Final = frozenset({"deviceUserAlreadyExistFace"})
 NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent", "nameIsOverlong"})
 """What a name that is too long is refused with; with the first two, so is much else."""
 PERSONS_FULL: Final = frozenset({"deviceUserFull"})
+BRANCHES: Final = PERSON_EXISTS | FACE_ABSENT | FACE_EXISTS
 
 # A class of isapi_codes.csv -> what it is to us. A code of any other, and one that has no words
 # there, is told as it came.
@@ -80,6 +81,14 @@ class Answer:
     def ok(self) -> bool:
         """Tell whether the terminal says that it did what it was asked."""
         return self.status_code in STATUS_OK and self.http_status < 400  # noqa: PLR2004
+
+    @property
+    def kind(self) -> str:
+        """Return what it is counted as: `ok`, also where it says who is there, or an error's."""
+        done = self.status_code in (None, *STATUS_OK) and self.http_status < 400  # noqa: PLR2004
+        if (done and self.fields) or self.says(BRANCHES):
+            return "ok"
+        return self.error().kind
 
     @property
     def unsupported(self) -> bool:

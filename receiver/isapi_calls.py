@@ -5,6 +5,7 @@ firmware it is; only a new one is asked what it takes. What it turns out to lack
 remembered too, so that each fallback is paid for once.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ Turn = Callable[[float], AbstractAsyncContextManager[None]]
 
 Remember = Callable[[Capabilities], Awaitable[None]]
 """Keeps what is known; raises TerminalReplaced where it shows that another terminal is there."""
+
+Called = Callable[[str, float], None]
+"""Told of each call what came of it (`ok` or an error's kind), and how many seconds it took."""
 
 USER_INFO: Final = "/ISAPI/AccessControl/UserInfo"
 USER_DETAIL: Final = "/ISAPI/AccessControl/UserInfoDetail"
@@ -58,6 +62,7 @@ class Calls:
         known: Capabilities | None,
         look: bool,
         remember: Remember,
+        called: Called,
     ) -> None:
         self._wire = Wire(http, terminal)
         self._name = f"terminal {terminal.host}"
@@ -67,6 +72,7 @@ class Calls:
         self._look_due = look or known is None
         self._met = known is not None
         self._remember = remember
+        self._called = called
         self.known = known or Capabilities()
         self.calls_answered = 0
         """How often the terminal has let us in and answered; 0 means that nothing was learnt."""
@@ -152,8 +158,10 @@ class Calls:
         params: Mapping[str, str] | None = None,
     ) -> Answer:
         timeout_s = timeout_s or self._timeout_s
+        began_at = time.monotonic()
         try:
             async with self._turn(timeout_s):
+                began_at = time.monotonic()
                 status, answered = await self._wire.exchange(
                     way.method,
                     way.path,
@@ -163,7 +171,9 @@ class Calls:
                 )
             answer = parse(status, answered)
         except TerminalError as error:
+            self._called(error.kind, time.monotonic() - began_at)
             raise error.named(self._name) from error.__cause__
+        self._called(answer.kind, time.monotonic() - began_at)
         self.calls_answered += 1
         return answer
 

@@ -378,6 +378,17 @@ DOCUMENT: Final[Json] = {
                 },
             }
         },
+        "/metrics": {
+            "get": {
+                "summary": "The receiver's figures for Prometheus",
+                "responses": {
+                    "200": {
+                        "description": "In Prometheus' text format.",
+                        "content": _body(_TEXT, "text/plain"),
+                    }
+                },
+            }
+        },
         "/openapi.json": {
             "get": {
                 "summary": "This document",

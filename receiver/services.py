@@ -14,6 +14,7 @@ from receiver.drift import Drifts
 from receiver.gate import Gate
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
+from receiver.metrics import Metrics, Scrapes
 from receiver.overview import Overview
 from receiver.photos import Photos
 from receiver.pushes import Pushes
@@ -36,6 +37,8 @@ class Services:
     drifts: Drifts
     overview: Overview
     tokens: TokenVerifier
+    metrics: Metrics
+    scrapes: Scrapes
 
     def stop(self) -> None:
         """Let no further call to a terminal begin; those in flight end."""
@@ -70,7 +73,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             service_role_key=settings.service_role_key,
             allowed_hosts=settings.photo_hosts,
         )
-        visits = Visits(settings, ledger, gate, terminals_http, album.jpeg)
+        metrics = Metrics()
+        visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
@@ -91,6 +95,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             drifts=drifts,
             overview=Overview(ledger, directory),
             tokens=verifier,
+            metrics=metrics,
+            scrapes=Scrapes(metrics, ledger.standings),
         )
         try:
             with told_to_stop(services.stop):

@@ -27,6 +27,7 @@ from receiver.gate import LEASE_MARGIN_S, Gate, Lease
 from receiver.isapi import Photo, TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
+from receiver.metrics import Metrics
 from receiver.models import Asked, Capabilities, Leased, Rest, Terminal
 from receiver.settings import Settings
 
@@ -65,19 +66,21 @@ class Visit:
 class Visits:
     """Opens and closes visits; `ledger` leases in this receiver's name."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
         settings: Settings,
         ledger: Ledger,
         gate: Gate,
         terminals_http: httpx.AsyncClient,
         photo: Photo,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._gate = gate
         self._http = terminals_http
         self._photo = photo
+        self._metrics = metrics
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S
         """For how long to lease: enough for a call other than a face's."""
 
@@ -142,6 +145,7 @@ class Visits:
                 face_timeout_s=self._settings.face_timeout_s,
                 photo=partial(self._fetch, visit),
                 remember=partial(self._remember, visit),
+                called=self._metrics.called,
                 known=visit.known,
                 look=visit.look,
             )
@@ -182,4 +186,6 @@ class Visits:
         try:
             await self.end(visit)
         except (SupabaseError, LeaseLost) as error:
+            if isinstance(error, LeaseLost):
+                self._metrics.lease_lost()
             log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)

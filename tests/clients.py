@@ -44,6 +44,7 @@ def client_for(  # noqa: PLR0913 - keyword-only but for the first three
         face_timeout_s=face_timeout_s,
         photo=photo,
         remember=memory or Memory(),
+        called=lambda _outcome, _seconds: None,
         known=known,
         look=look,
     )

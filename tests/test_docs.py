@@ -21,7 +21,10 @@ MODULES = sorted((ROOT / "receiver").glob("*.py"))
 
 LAYERS = (
     ("errors", "models", "feed", "run"),
-    ("signatures", "events", "settings", "logs", "retries", "supabase_rest", "tokens", "signals"),
+    (
+        *("signatures", "events", "settings", "logs", "metrics", "retries"),
+        *("signals", "supabase_rest", "tokens"),
+    ),
     (
         *("directory", "ledger", "pictures", "picture_files", "photos"),
         *("isapi_codes", "isapi_answers", "isapi_wire", "isapi_capabilities"),
@@ -45,6 +48,7 @@ SAME_LAYER = {
     "run": {"errors", "feed", "models"},
     "settings": {"signatures"},
     "logs": {"settings"},
+    "metrics": {"logs"},
     "supabase_rest": {"logs"},
     "tokens": {"logs", "settings"},
     "isapi_answers": {"isapi_codes"},
