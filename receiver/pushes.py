@@ -15,7 +15,6 @@ from receiver import witness
 from receiver.directory import Directory
 from receiver.errors import (
     AnswerUnexplained,
-    LoginRefused,
     ReceiverError,
     TerminalError,
     TerminalTimeout,

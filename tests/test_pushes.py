@@ -26,6 +26,7 @@ from receiver.errors import (
 from receiver.gate import Gate
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
+from receiver.metrics import Metrics
 from receiver.models import (
     Asked,
     Capabilities,
@@ -248,7 +249,7 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
                 raise made.photo_fails
             return portrait("ion")
 
-        visits = Visits(settings, ledger, Gate(lanes=1, pause_s=0.0), http, photo)
+        visits = Visits(settings, ledger, Gate(lanes=1, pause_s=0.0), http, photo, Metrics())
         leased = Leased(terminal_id=SITE, fence=1, failures=0, known=known, look=look)
         visit = visits.begin(leased, asked_at=time.monotonic())
         pushes = Pushes(policy, ledger, directory, visits)
