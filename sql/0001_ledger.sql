@@ -319,7 +319,9 @@ begin
                 attempts = 0,
                 next_attempt_at = v_now,
                 photo = case when p.employee_no is not null then 'unknown' end
-            where p.terminal_id = p_terminal_id;
+            from (select h.employee_id from hikvision_sync.pairs h  -- in claim's order: no deadlock
+                  where h.terminal_id = p_terminal_id order by h.employee_id for update) o
+            where p.terminal_id = p_terminal_id and p.employee_id = o.employee_id;
             insert into hikvision_sync.edits (terminal_id) values (p_terminal_id);
         end if;
     end if;
