@@ -59,6 +59,7 @@ class TerminalClient(Faces):
         called: Called,
         known: Capabilities | None = None,
         look: bool = True,
+        after_trouble: bool = False,
     ) -> None:
         super().__init__(
             http,
@@ -68,6 +69,7 @@ class TerminalClient(Faces):
             face_timeout_s=face_timeout_s,
             known=known,
             look=look,
+            after_trouble=after_trouble,
             remember=remember,
             called=called,
         )
@@ -175,6 +177,8 @@ class TerminalClient(Faces):
         """Wait until the terminal says that it is done: it erases by and by (G1 p.86)."""
         for _ in range(ERASE_POLLS):
             answer = await self._call(DELETE_PROCESS, None)
+            if answer.unsupported:  # then only a search can tell
+                return
             process = answer.fields.get("UserInfoDetailDeleteProcess", answer.fields)
             status = process.get("status") if isinstance(process, Mapping) else None
             if status == "success":

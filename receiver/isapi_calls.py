@@ -13,7 +13,14 @@ from typing import Any, Final
 
 import httpx
 
-from receiver.errors import AnswerUnexplained, LoginRefused, TerminalError, TerminalFull
+from receiver.errors import (
+    AnswerUnexplained,
+    LoginRefused,
+    TerminalError,
+    TerminalFull,
+    TerminalTimeout,
+    TerminalUnreachable,
+)
 from receiver.isapi_answers import PERSONS_FULL, Answer, parse
 from receiver.isapi_capabilities import declared, same_firmware
 from receiver.isapi_wire import Body, Wire
@@ -61,6 +68,7 @@ class Calls:
         face_timeout_s: float,
         known: Capabilities | None,
         look: bool,
+        after_trouble: bool,
         remember: Remember,
         called: Called,
     ) -> None:
@@ -71,6 +79,7 @@ class Calls:
         self._face_timeout_s = face_timeout_s
         self._look_due = look or known is None
         self._met = known is not None
+        self._after_trouble = after_trouble
         self._remember = remember
         self._called = called
         self.known = known or Capabilities()
@@ -88,9 +97,13 @@ class Calls:
         device = await self._asked("/ISAPI/System/deviceInfo")
         known = self.known
         if not self._met or not same_firmware(known, device):
-            persons = await self._asked(f"{USER_INFO}/capabilities")
-            faces = await self._asked(f"{FACE_LIBRARY}/capabilities")
+            unable = (TerminalTimeout, TerminalUnreachable)  # it was here a moment ago
+            persons = await self._asked(f"{USER_INFO}/capabilities", unable)
+            faces = await self._asked(f"{FACE_LIBRARY}/capabilities", unable)
             known = declared(device, persons, faces)
+        elif self._after_trouble and device.get("serialNumber"):
+            # While it started it may have lacked what it has: each of them is found out again.
+            known = replace(known, lacks=())
         self._look_due, self._met = False, True
         await self._learn(known)
 
@@ -101,11 +114,15 @@ class Calls:
             raise self._error(answer)
         return answer.fields
 
-    async def _asked(self, path: str) -> Mapping[str, Any]:
+    async def _asked(
+        self, path: str, unable: tuple[type[TerminalError], ...] = ()
+    ) -> Mapping[str, Any]:
         try:
             answer = await self._send(Way(method="GET", path=path), None)
-        except AnswerUnexplained:
-            return {}
+        except TerminalError as error:
+            if isinstance(error, (AnswerUnexplained, *unable)):
+                return {}
+            raise
         refused = self._error(answer)
         if isinstance(refused, LoginRefused):  # also one that is not a 401
             raise refused

@@ -136,12 +136,11 @@ class Faces(Calls):
         FDSetUp does both. Where the firmware has none (FG: 404), FaceDataRecord only adds and
         FDModify only replaces; where it has neither of these two, the old face goes first.
         """
-        if not self._lacks(SET_UP):
-            answer = await self._face_call(SET_UP, body)
-            if not answer.unsupported:
-                return answer
+        first = RECORD if self._lacks(SET_UP) else SET_UP
+        answer = await self._face_call(first, body)
+        if first is SET_UP and answer.unsupported:
             await self._note_lack(SET_UP)
-        answer = await self._face_call(RECORD, body)
+            answer = await self._face_call(RECORD, body)
         if not answer.says(FACE_EXISTS):
             return answer
         if not self._lacks(MODIFY):

@@ -148,6 +148,7 @@ class Visits:
                 called=self._metrics.called,
                 known=visit.known,
                 look=visit.look,
+                after_trouble=visit.failures > 0,
             )
         return visit.client
 

@@ -444,10 +444,13 @@ begin
             wanted_since = case when p_retry_seconds is null then v_now else p.wanted_since end,
             status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
             employee_no = p_employee_no, photo = p_photo
-        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
-        update hikvision_sync.pairs p set employee_no = null, photo = null
-        where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
-          and p.employee_id <> p_employee_id;
+        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id
+          and p.done <= p_version;  -- what came of an older version is not true any more
+        if found then
+            update hikvision_sync.pairs p set employee_no = null, photo = null
+            where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
+              and p.employee_id <> p_employee_id;
+        end if;
     end if;
     return query select v_held;
 end $$;

@@ -34,6 +34,7 @@ def client_for(  # noqa: PLR0913 - keyword-only but for the first three
     memory: Memory | None = None,
     known: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
     look: bool = False,
+    after_trouble: bool = False,
 ) -> TerminalClient:
     """Return a client that knows its terminal already, unless told otherwise."""
     return TerminalClient(
@@ -47,4 +48,5 @@ def client_for(  # noqa: PLR0913 - keyword-only but for the first three
         called=lambda _outcome, _seconds: None,
         known=known,
         look=look,
+        after_trouble=after_trouble,
     )

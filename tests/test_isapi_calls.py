@@ -774,3 +774,64 @@ async def test_a_refusal_that_a_shorter_name_does_not_mend_teaches_no_limit() ->
 
 def test_device_info_is_read_as_the_fixtures_of_the_raw_servers_have_it() -> None:
     assert parse(200, DEVICE_XML).fields["serialNumber"] == "S1"
+
+
+# What is not to be held against a terminal for ever
+
+
+DEVICE_INFO = answer(
+    b"<DeviceInfo><serialNumber>A1</serialNumber><firmwareVersion>V1</firmwareVersion></DeviceInfo>"
+)
+
+
+async def test_a_terminal_whose_capabilities_hang_is_worked_with_all_the_same() -> None:
+    """It is enough that it says who it is: what it takes is found out on the way."""
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"  # and no more comes
+    answers = {b"deviceInfo": DEVICE_INFO, b"capabilities": half}
+    async with scripted(answers, known=None, timeout_s=0.3) as (client, terminal):
+        await put(client)
+        assert client.known.serial == "A1"
+        assert [target.rpartition("/")[2] for target in targets(terminal)] == [
+            "deviceInfo",
+            "capabilities",
+            "capabilities",
+            "Record",
+        ]
+
+
+@pytest.mark.parametrize(("after_trouble", "left"), [(True, ()), (False, ("FDLib/FDModify",))])
+async def test_what_a_starting_terminal_lacked_is_found_out_again_after_trouble(
+    after_trouble: bool,  # noqa: FBT001 - a case of the table
+    left: tuple[str, ...],
+) -> None:
+    known = replace(KNOWN, serial="A1", firmware="V1")
+    answers = {b"deviceInfo": DEVICE_INFO}
+    async with scripted(answers, known=known, look=True, after_trouble=after_trouble) as (
+        client,
+        _,
+    ):
+        await client.look()
+        assert client.known == replace(known, lacks=left)
+
+
+async def test_a_terminal_that_does_not_say_how_its_erasing_goes_is_believed_for_now() -> None:
+    answers = {b"DeleteProcess": raw_status(404)}
+    async with scripted(answers) as (client, terminal):
+        await client.erase(NO)
+        assert len(terminal.requests) == 2
+
+
+async def test_a_face_that_even_fdsetup_calls_there_already_is_replaced() -> None:
+    exists = answer(
+        b'{"statusCode":6,"statusString":"x","subStatusCode":"deviceUserAlreadyExistFace"}'
+    )
+    async with scripted({b"FDSetUp": exists}) as (client, terminal):
+        await client.put_face(NO, "http://10.0.0.1/1.jpg")
+        assert [target.rpartition("/")[2] for target in targets(terminal)] == [
+            "FDSetUp",
+            "FDModify",
+        ]
+
+
+def raw_status(status: int) -> bytes:
+    return f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
