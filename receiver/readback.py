@@ -9,7 +9,7 @@ from typing import Final
 
 from receiver.errors import NotKept, TerminalError
 from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
-from receiver.sync import UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.sync import UNKNOWN_PHOTO, expected_of, numbers_to_end, photo_fingerprint
 
 LEAST_CUT_BYTES: Final = 24
 """A terminal's name that begins ours and is at least so long was cut there (FG: to 32)."""
@@ -48,10 +48,11 @@ def already_so(
 def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str | None:
     """Return by which number a terminal can tell that the pair is in step already.
 
-    None where the ledger knows that it is not.
+    None where the ledger knows that it is not, or where it takes two.
     """
     if not employee.active:
-        return None if policy == "keep" else held.employee_no or employee.employee_no
+        numbers = numbers_to_end(employee, held)
+        return numbers[0] if policy != "keep" and len(numbers) == 1 else None
     same = held.employee_no == employee.employee_no and held.photo == photo_fingerprint(employee)
     return held.employee_no if same else None
 

@@ -222,25 +222,39 @@ def _photo_failed(employee_no: str, error: TerminalError) -> str:
 async def _sync_leaver(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
 ) -> Outcome:
-    employee_no = held.employee_no or employee.employee_no
-    if employee_no is None:
+    numbers = numbers_to_end(employee, held)
+    if not numbers:
         return _outcome("success", "done", "The person was never on the terminal.", held)
     if policy == "keep":
         message = "The person is not active, and is left as is (LEAVER_POLICY=keep)."
         return _outcome("success", "done", message, held)
+    words = "The person may no longer pass."
+    if policy == "delete":
+        words = "The person is erased from the terminal."
     try:
-        if policy == "delete":
-            await terminal.erase(employee_no)
-            held, words = Held(), "The person is erased from the terminal."
-        else:
-            await terminal.end_validity(employee_no, employee.name)
-            words = "The person may no longer pass."
+        for number in numbers:
+            if policy == "delete":
+                await terminal.erase(number)
+            else:
+                await terminal.end_validity(number, employee.name)
     except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
         return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
         return _person_failed(error, held)
-    gone = Expected(employee_no=employee_no, may_pass=False)
-    return _outcome("success", "done", words, held, expected=(gone,))
+    if policy == "delete":
+        held = Held()
+    gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
+    return _outcome("success", "done", words, held, expected=gone)
+
+
+def numbers_to_end(employee: Employee, held: Held) -> list[str]:
+    """Return the numbers under which someone who leaves, or an old number, may pass.
+
+    A leaver's own too, where the ledger knows of another: hardware that was used elsewhere may have
+    come with it.
+    """
+    own = None if employee.active else employee.employee_no
+    return [number for number in dict.fromkeys((held.employee_no, own)) if number]
 
 
 async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:

@@ -80,6 +80,8 @@ def test_a_leaver_could_be_in_step_where_the_ledger_has_a_number_to_ask_for(
 ) -> None:
     # One whom the ledger does not know there may be all the same, by the number that HR gave.
     could = could or (policy != "keep" and employee.employee_no is not None)
+    # One whom it knows by another number must be asked for by both.
+    could = could and not (employee == LEFT and held == OTHER_NUMBER)
     assert (number_to_ask(employee, held, policy) is not None) is could
 
 

@@ -422,6 +422,20 @@ async def test_a_leaver_whose_number_changed_leaves_under_the_number_the_termina
     assert ("end_validity", "999", "Popescu Ion") in terminal.calls
 
 
+@pytest.mark.parametrize("policy", ["expire", "delete"])
+async def test_a_leaver_whose_number_changed_leaves_under_both(policy: LeaverPolicy) -> None:
+    """Hardware that hung elsewhere may know them by the number that the ledger has not."""
+    terminal = Recorder()
+    outcome = await run(terminal, LEFT, OTHER_NUMBER, policy)
+    assert [call[1] for call in terminal.calls] == ["999", "1000"]
+    assert [(e.employee_no, e.may_pass) for e in outcome.expected] == [
+        ("999", False),
+        ("1000", False),
+    ]
+    half = Recorder(fails={"end_validity": TerminalBusy(), "erase": TerminalBusy()})
+    assert (await run(half, LEFT, OTHER_NUMBER, policy)).held == OTHER_NUMBER
+
+
 @pytest.mark.parametrize(("policy", "verb"), [("expire", "end_validity"), ("delete", "erase")])
 @pytest.mark.parametrize(("kind", "status"), PERSON_STEP.items(), ids=str)
 async def test_a_leaver_who_could_not_be_ended_is_held_as_before(
