@@ -99,9 +99,7 @@ async def sync(
         # Another number, or none any more: the old one would stay valid until 2037. First it, and
         # asked back at once: the ledger keeps one number, so this one until it is ended for sure.
         # Nobody asked to `keep` a number.
-        ended = await _sync_leaver(
-            terminal, employee, held, "expire" if policy == "keep" else policy
-        )
+        ended = await _end_number(terminal, employee, held, policy)
         if ended.status != "success":
             return ended
         fault = await _fault_of_end(terminal, held.employee_no)
@@ -109,6 +107,26 @@ async def sync(
             return _person_failed(fault, held)
         return await _sync_number(terminal, employee, Held(), intend)
     return await _sync_number(terminal, employee, held, intend)
+
+
+async def _end_number(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+) -> Outcome:
+    """Let a number pass no longer that is the employee's no more, with no face under it either.
+
+    The ledger forgets it, and HR may give it to somebody who has no photo.
+    """
+    if policy == "delete":
+        return await _sync_leaver(terminal, employee, held, policy)
+    ended = await _sync_leaver(terminal, employee, held, "expire")
+    if ended.status == "success":
+        try:
+            await terminal.remove_face(held.employee_no or "")
+        except (DataRefused, NotSupported, PersonAbsent):
+            pass  # it has no such face, or cannot be rid of it
+        except TerminalError as error:
+            return _person_failed(error, held)
+    return ended
 
 
 async def _sync_number(

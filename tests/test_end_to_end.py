@@ -434,6 +434,24 @@ async def test_two_employees_who_swap_numbers_both_pass_under_their_new_ones(
     assert_well_treated(world)
 
 
+async def test_nobody_passes_with_the_face_of_whoever_had_the_number_before(
+    world_of: OpenWorld,
+) -> None:
+    """The terminal cannot be searched, so that nobody would notice afterwards."""
+    world = await world_of(Profile(name="blind", has_search=False), MODERN)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        ana = await hr.hire("Ionescu", "Ana")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
+        await eventually(lambda: not world.execute(WANTED))
+        await hr.update("angajati_biometrie", ana.biometrics_id, {"employee_no": ion.employee_no})
+        await eventually(lambda: not world.execute(WANTED))
+        assert world.disagreeing() == []
+    assert_well_treated(world)
+
+
 async def test_postgres_stopped_and_started_again_loses_nothing(
     stoppable_postgres: PostgresServer,
 ) -> None:
