@@ -280,7 +280,9 @@ async def test_a_terminal_that_works_on_after_it_was_given_up(world_of: OpenWorl
     ):
         await hire(hr, 3)
         await eventually(lambda: len(world.sites[0].terminal.persons) == 3)
+        assert world.sites[0].terminal.sightings.overlapping_calls == 0
         world.sites[0].terminal.upgrade(MODERN)
+        await asyncio.sleep(FACES_TAKE_LONG.face_delay_s)  # rests are cut short from here on
         await assert_nothing_lost(world, [receiver])
 
 
