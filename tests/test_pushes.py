@@ -627,7 +627,7 @@ async def test_a_full_terminal_ends_the_batch_also_after_a_change_of_number() ->
         assert at.ledger.of(ana) == []
         assert at.visit.rest is not None
         assert not at.may_pass("999")
-        assert at.paths() == ["PUT Modify", "POST Search", "POST Record"]
+        assert at.paths() == ["PUT Modify", "PUT Delete", "POST Search", "POST Record"]
 
 
 @pytest.mark.parametrize("old", ["999", None])
