@@ -17,7 +17,7 @@ from receiver.ledger import DatabaseCheck, Ledger
 from receiver.metrics import Metrics
 from receiver.models import Rest, Terminal
 from receiver.pushes import Pushes
-from receiver.retries import login_rest_s
+from receiver.retries import TERMINAL_PAUSES_S, login_rest_s
 from receiver.services import receiver_name
 from receiver.settings import Settings
 from receiver.visits import Visits
@@ -64,7 +64,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
                 continue
             try:
-                looked = await _look(visits, terminal)
+                looked = await _look(visits, directory, terminal)
             except ReceiverError as error:
                 looked = Finding(what=f"terminal {terminal.host}", fault=error.message)
             yield looked
@@ -114,7 +114,7 @@ async def _people(drifts: Drifts, terminal: Terminal) -> AsyncIterator[Finding]:
                 yield Finding(what=f"{what}: people", fault=line["error"], note=f"{persons} there")
 
 
-async def _look(visits: Visits, terminal: Terminal) -> Finding:
+async def _look(visits: Visits, directory: Directory, terminal: Terminal) -> Finding:
     what = f"terminal {terminal.host}"
     for pause_s in BUSY_PAUSES_S:
         await asyncio.sleep(pause_s)
@@ -125,14 +125,15 @@ async def _look(visits: Visits, terminal: Terminal) -> Finding:
         return Finding(what=what, fault=f"Is left alone for now: {asked.rest_reason}")
     if visit is None:
         return Finding(what=what, fault=None, note="not asked: a receiver is working with it")
-    client = visits.client(terminal, visit)
     try:
+        # Anew: it may have been corrected since, and an old password costs a failed login.
+        client = visits.client(await directory.terminal(terminal.id), visit)
         device = await client.device_info()
         note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"
         return Finding(what=what, fault=None, note=note)
     except TerminalError as error:
-        if isinstance(error, LoginRefused):
-            visit.rest = Rest(seconds=login_rest_s(error), reason=error.message, kind=error.kind)
+        rest_s = login_rest_s(error) if isinstance(error, LoginRefused) else TERMINAL_PAUSES_S[0]
+        visit.rest = Rest(seconds=rest_s, reason=error.message, kind=error.kind)
         return Finding(what=what, fault=error.message)
     finally:
         await visits.end(visit)

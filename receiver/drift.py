@@ -63,10 +63,7 @@ class Drifts:
         comparison = Comparison(self._policy, feed)
         error: str | None = None
         try:
-            await self._read_hr(terminal.id, comparison)
-            employees = len(comparison.wanted)
-            feed.add({"type": "start", "device_id": str(terminal.id), "employees": employees})
-            await self._page_through(terminal, comparison)
+            await self._page_through(terminal.id, comparison)
             comparison.miss()
         except ReceiverError as exc:
             error = exc.message
@@ -78,9 +75,15 @@ class Drifts:
             feed.add({**end, "error": error, "summary": comparison.counts})
             feed.end()
 
-    async def _page_through(self, terminal: Terminal, comparison: "Comparison") -> None:
-        visit = await self._visits.wait_for(terminal.id, stopped=lambda: self._stopping)
+    async def _page_through(self, terminal_id: UUID, comparison: "Comparison") -> None:
+        visit = await self._visits.wait_for(terminal_id, stopped=lambda: self._stopping)
         try:
+            # All of it anew, now that nobody else changes what is there: HR may have edited while
+            # this waited, the terminal's address and password too.
+            terminal = await self._directory.terminal(terminal_id)
+            await self._ledger.due(terminal_id, visit.fence, limit=1)  # spreads edits that wait
+            await self._read_hr(terminal_id, comparison)
+            comparison.begin(terminal_id)
             async for page in self._visits.client(terminal, visit).everybody():
                 comparison.see(page)
         except DEAF as error:
@@ -118,6 +121,11 @@ class Comparison:
         """Whose edits are still to be brought there."""
         self.counts = {"persons": 0, "missing": 0, "different": 0, "unknown": 0}
         self._seen: set[str] = set()
+
+    def begin(self, terminal_id: UUID) -> None:
+        """Say how many should be there."""
+        start = {"type": "start", "device_id": str(terminal_id), "employees": len(self.wanted)}
+        self._feed.add(start)
 
     def see(self, page: Sequence[Found]) -> None:
         """Compare some of those whom the terminal holds."""

@@ -109,6 +109,8 @@ class TerminalClient(Faces):
         if not self._lacks(DELETE_ALL_OF):
             detail = {"mode": "byEmployeeNo", "EmployeeNoList": numbers}
             answer = await self._call(DELETE_ALL_OF, {"UserInfoDetail": detail})
+            if answer.says(PERSON_ABSENT):
+                return
             if not answer.unsupported:
                 self._require_ok(answer)
                 await self._erased()

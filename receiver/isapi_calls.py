@@ -16,6 +16,7 @@ import httpx
 from receiver.errors import (
     AnswerUnexplained,
     LoginRefused,
+    TerminalBusy,
     TerminalError,
     TerminalFull,
     TerminalTimeout,
@@ -96,12 +97,14 @@ class Calls:
             return
         device = await self._asked("/ISAPI/System/deviceInfo")
         known = self.known
-        if not self._met or not same_firmware(known, device):
+        if not self._met or not same_firmware(known, device or {}):
             unable = (TerminalTimeout, TerminalUnreachable)  # it was here a moment ago
             persons = await self._asked(f"{USER_INFO}/capabilities", unable)
             faces = await self._asked(f"{FACE_LIBRARY}/capabilities", unable)
-            known = declared(device, persons, faces)
-        elif self._after_trouble and device.get("serialNumber"):
+            known = declared(device or {}, persons or {}, faces or {})
+            if persons is None or faces is None:
+                known = replace(known, firmware="")  # so that the next look asks for them again
+        elif self._after_trouble and device and device.get("serialNumber"):
             # While it started it may have lacked what it has: each of them is found out again.
             known = replace(known, lacks=())
         self._look_due, self._met = False, True
@@ -116,17 +119,18 @@ class Calls:
 
     async def _asked(
         self, path: str, unable: tuple[type[TerminalError], ...] = ()
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Any] | None:
+        """Return what it answers; None where it may answer more another time."""
         try:
             answer = await self._send(Way(method="GET", path=path), None)
         except TerminalError as error:
             if isinstance(error, (AnswerUnexplained, *unable)):
-                return {}
+                return None
             raise
         refused = self._error(answer)
         if isinstance(refused, LoginRefused):  # also one that is not a 401
             raise refused
-        return answer.fields
+        return None if isinstance(refused, TerminalBusy) else answer.fields
 
     async def _learn(self, known: Capabilities) -> None:
         self.known = known

@@ -14,6 +14,7 @@ from receiver.errors import (
     DataRefused,
     NotSupported,
     PhotoNotFetched,
+    PhotoUnusable,
     TerminalError,
 )
 from receiver.isapi_answers import FACE_ABSENT, FACE_EXISTS, Answer
@@ -55,7 +56,14 @@ class Faces(Calls):
         await self.look()
         by_url = len(photo_url.encode()) <= self.known.photo_url_bytes
         if self.known.photos == "upload" or not by_url:
-            await self._upload(employee_no, await self.photo(photo_url))
+            try:
+                picture = await self.photo(photo_url)
+            except (PhotoNotFetched, PhotoUnusable):
+                # It may lie where the terminal may fetch it and the receiver may not.
+                if by_url and (await self._by_url(employee_no, photo_url)).ok:
+                    return
+                raise
+            await self._upload(employee_no, picture)
             return
         answer = await self._by_url(employee_no, photo_url)
         if answer.ok:

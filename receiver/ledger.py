@@ -128,8 +128,12 @@ class Ledger:
         *,
         retry_s: float | None,
         lease_s: float,
+        late: bool = False,
     ) -> None:
-        """Record a pair's outcome and renew the lease; raise LeaseLost where it is lost."""
+        """Record a pair's outcome and renew the lease; raise LeaseLost where it is lost.
+
+        `late`: what the terminal holds was recorded before, and stays as the ledger has it now.
+        """
         await self._held_call(
             "record",
             p_terminal_id=str(terminal_id),
@@ -143,6 +147,7 @@ class Ledger:
             p_employee_no=outcome.held.employee_no,
             p_photo=outcome.held.photo,
             p_retry_seconds=retry_s,
+            p_late=late,
         )
 
     async def release(

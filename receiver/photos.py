@@ -61,7 +61,7 @@ class _Flight:
 
 
 class Photos:
-    """Fetches photos and makes them fit, one at a time, and keeps the last ones for a minute."""
+    """Fetches photos and makes them fit, one at a time, and keeps the last ones for a moment."""
 
     def __init__(
         self,

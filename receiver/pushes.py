@@ -144,9 +144,12 @@ class Pushes:
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)
 
     async def settle(
-        self, visit: Visit, client: TerminalClient, pushes: Sequence[Push]
+        self, visit: Visit, client: TerminalClient, pushes: Sequence[Push], *, late: bool = False
     ) -> list[Push]:
-        """Ask the terminal whether it holds what was pushed, and record what became of it."""
+        """Ask the terminal whether it holds what was pushed, and record what became of it.
+
+        `late`: what it holds was recorded by `hold`, and may be another's by now.
+        """
         expected = [e for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
         fatal = [push.outcome for push in pushes if push.outcome.status == "fatal"]
@@ -175,13 +178,13 @@ class Pushes:
                 outcome = judged(outcome, found)
             # Its word is not enough; or a part was pushed, and the whole is still wanted.
             still_wanted = unread or (push.how is sync_photo and push.pair.was_wanted)
-            await self._conclude(visit, push.pair, outcome, still_wanted=still_wanted)
+            await self._conclude(visit, push.pair, outcome, still_wanted=still_wanted, late=late)
             settled.append(replace(push, outcome=outcome))
         return settled
 
     async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
         """Record a push that is to be settled later; False where nothing is left to settle."""
-        if not push.outcome.expected or push.outcome.status == "fatal":
+        if not push.outcome.expected or push.outcome.error is not None:
             await self.settle(visit, client, [push])
             return False
         await self._record(visit, push.pair, push.outcome, UNREAD_S)
@@ -203,7 +206,13 @@ class Pushes:
         await self._conclude(visit, pairs[0], _fatal(error, pairs[0].held))
 
     async def _conclude(
-        self, visit: Visit, pair: Pair, outcome: Outcome, *, still_wanted: bool = False
+        self,
+        visit: Visit,
+        pair: Pair,
+        outcome: Outcome,
+        *,
+        still_wanted: bool = False,
+        late: bool = False,
     ) -> None:
         """Decide what follows from an outcome, record it, and note on the visit what it means."""
         retry = decide(
@@ -211,11 +220,11 @@ class Pushes:
         )
         if still_wanted and retry.pair_s is None:
             retry = replace(retry, pair_s=0.0)
-        await self._record(visit, pair, outcome, retry.pair_s)
         if retry.pair_s:
             visit.again_s = min(retry.pair_s, visit.again_s or retry.pair_s)
-        if retry.terminal_s is not None:
+        if retry.terminal_s is not None:  # before it is recorded: that may fail, and be forgotten
             self._rest(visit, outcome, retry.terminal_s)
+        await self._record(visit, pair, outcome, retry.pair_s, late=late)
 
     def _rest(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
         """Have the terminal left alone after this visit."""
@@ -242,11 +251,23 @@ class Pushes:
         return taken_over
 
     async def _record(
-        self, visit: Visit, pair: Pair, outcome: Outcome, retry_s: float | None
+        self,
+        visit: Visit,
+        pair: Pair,
+        outcome: Outcome,
+        retry_s: float | None,
+        *,
+        late: bool = False,
     ) -> None:
         asked_at, lease_s = time.monotonic(), self._visits.lease_s
         await self._ledger.record(
-            visit.terminal_id, visit.fence, pair, outcome, retry_s=retry_s, lease_s=lease_s
+            visit.terminal_id,
+            visit.fence,
+            pair,
+            outcome,
+            retry_s=retry_s,
+            lease_s=lease_s,
+            late=late,
         )
         visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
         log.info(

@@ -262,7 +262,7 @@ class Runs:
         """
         employees = await self._directory.employees([push.employee.id for push in held])
         unedited = [push for push in held if employees[push.employee.id] == push.employee]
-        settled = await self._pushes.settle(visit, client, unedited)
+        settled = await self._pushes.settle(visit, client, unedited, late=True)
         for push in settled:
             run.amend(
                 Result(

@@ -189,7 +189,8 @@ async def _sync_person(
         known = await terminal.put_person(employee_no, employee.name, known=known)
     except TerminalError as error:
         return _person_failed(error, held)  # it may hold them all the same
-    photo = held.photo if known else None
+    # Somebody who was there, and of whom the ledger knew nothing, may have anybody's face.
+    photo = (held.photo if noted else UNKNOWN_PHOTO) if known else None
     held = replace(held, photo=photo)
     expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):

@@ -140,11 +140,13 @@ class Worker:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
             self._note_supabase(error)
-            visit.rest = Rest(seconds=SUPABASE_REST_S, reason=error.message, kind="supabase")
+            visit.rest = visit.rest or Rest(
+                seconds=SUPABASE_REST_S, reason=error.message, kind="supabase"
+            )
         except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
             visit.failures += 1
-            visit.rest = VISIT_FAILED
+            visit.rest = visit.rest or VISIT_FAILED
         await self._end(visit)
 
     async def _serve(self, visit: Visit, claim: Claim) -> None:

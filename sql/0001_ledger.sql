@@ -79,6 +79,8 @@ alter table hikvision_sync.terminals add column if not exists
 alter table hikvision_sync.terminals add column if not exists
     looked_at timestamptz;              -- when it last said which hardware it is
 alter table hikvision_sync.terminals add column if not exists
+    replaced_at_fence bigint;           -- under which lease it was last found to be another
+alter table hikvision_sync.terminals add column if not exists
     rest_kind text;                     -- rest_reason in one of few words, as the receiver counts it
 
 -- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
@@ -294,7 +296,8 @@ end $$;
 -- Remember what hardware and firmware stand behind a leased terminal, and what they were found to
 -- take. p_device is a jsonb object; its `serial` tells one piece of hardware from another.
 -- Promise: replaced = true means another one stands there now. The ledger for it starts again: what
--- it holds is unknown, and everybody is wanted there, those too who may not pass.
+-- it holds is unknown, and everybody is wanted there, those too who may not pass. Safe to repeat: it
+-- says so again under the same lease, whose visit is over.
 create or replace function public.hikvision_sync_meet(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_device jsonb
 ) returns table (held boolean, replaced boolean)
@@ -302,15 +305,20 @@ language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
     v_replaced boolean;
+    v_told boolean;
     v_now timestamptz;
 begin
     select r.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
     if v_held then
         v_now := clock_timestamp();
-        select nullif(t.device ->> 'serial', '') <> nullif(p_device ->> 'serial', '') into v_replaced
+        select nullif(t.device ->> 'serial', '') <> nullif(p_device ->> 'serial', ''),
+               t.replaced_at_fence = p_fence
+            into v_replaced, v_told
             from hikvision_sync.terminals t where t.terminal_id = p_terminal_id;
-        update hikvision_sync.terminals t set device = p_device, looked_at = v_now
+        update hikvision_sync.terminals t set
+            device = p_device, looked_at = v_now,
+            replaced_at_fence = case when v_replaced then p_fence else t.replaced_at_fence end
             where t.terminal_id = p_terminal_id;
         if v_replaced then
             update hikvision_sync.pairs p set
@@ -325,7 +333,7 @@ begin
             insert into hikvision_sync.edits (terminal_id) values (p_terminal_id);
         end if;
     end if;
-    return query select v_held, coalesce(v_replaced, false);
+    return query select v_held, coalesce(v_replaced, false) or coalesce(v_told, false);
 end $$;
 
 -- Return up to p_limit due pairs of a terminal that is already leased, as claim does.
@@ -416,13 +424,18 @@ end $$;
 -- Promise: with p_retry_seconds null the claimed version is done (whatever its status: bad data
 -- is done until HR changes it); otherwise the pair stays wanted and is due again after so many
 -- seconds. Safe to repeat. held = false: nothing was written, the next holder does it again.
+-- p_late: they were recorded before, by a push that was only now asked back; what the ledger has of
+-- them since is left alone.
 -- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number is one
 -- person's: whoever held it there before holds it no longer, and will not have it ended.
+drop function if exists public.hikvision_sync_record(
+    uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision);
 create or replace function public.hikvision_sync_record(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_version bigint,
     p_status text, p_step text, p_message text,
-    p_employee_no text, p_photo text, p_retry_seconds double precision
+    p_employee_no text, p_photo text, p_retry_seconds double precision,
+    p_late boolean default false
 ) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
@@ -443,10 +456,13 @@ begin
                 else v_now + make_interval(secs => coalesce(p_retry_seconds, 0)) end,
             wanted_since = case when p_retry_seconds is null then v_now else p.wanted_since end,
             status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
-            employee_no = p_employee_no, photo = p_photo
+            employee_no = case when p_late then p.employee_no else p_employee_no end,
+            photo = case when not p_late then p_photo
+                         when p_status = 'success' or p.employee_no is null then p.photo
+                         else 'unknown' end
         where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id
           and p.done <= p_version;  -- what came of an older version is not true any more
-        if found then
+        if found and not p_late then
             update hikvision_sync.pairs p set employee_no = null, photo = null
             where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
               and p.employee_id <> p_employee_id;

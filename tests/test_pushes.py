@@ -74,6 +74,7 @@ class Notes:
     owners: dict[str, UUID] = field(default_factory=dict)
     held: dict[UUID, Held] = field(default_factory=dict)
     recorded: list[Note] = field(default_factory=list)
+    late: list[bool] = field(default_factory=list)
     learnt: list[Capabilities] = field(default_factory=list)
     rests: list[Rest | None] = field(default_factory=list)
     known: Capabilities = field(default_factory=Capabilities)
@@ -104,8 +105,10 @@ class Notes:
         *,
         retry_s: float | None,
         lease_s: float,
+        late: bool = False,
     ) -> None:
         assert lease_s > 0
+        self.late.append(late)
         self.recorded.append(Note(employee_id=pair.employee_id, outcome=outcome, retry_s=retry_s))
 
     async def meet(self, _t: UUID, _f: int, known: Capabilities, *, lease_s: float) -> bool:

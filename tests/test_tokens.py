@@ -402,7 +402,8 @@ REFUSED = REFUSED_BEFORE_ANY_KEY | REFUSED_BY_SIGNATURE | REFUSED_BY_CLAIMS
 
 
 def each(table: Mapping[str, str]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("token", list(table.values()), ids=list(table))
+    # Not by their names, which hold the time: whoever runs tests side by side compares them.
+    return pytest.mark.parametrize("token", list(table.values()), ids=range(len(table)))
 
 
 # The world around it
@@ -647,7 +648,7 @@ async def test_es256_is_refused_by_a_project_that_publishes_no_keys(world: World
         *(GOOD["ES256"], f"Bearer:{GOOD['ES256']}", f"Bearer\t{GOOD['ES256']}"),
         *(f"Basic {GOOD['ES256']}", f"XBearer {GOOD['ES256']}", f"Bearer={GOOD['ES256']}"),
     ],
-    ids=repr,
+    ids=range(14),
 )
 async def test_a_header_without_a_bearer_token_is_called_not_signed_in(
     world: World, authorization: str | None
