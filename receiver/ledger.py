@@ -98,12 +98,9 @@ class Ledger:
 
     async def intend(
         self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
-    ) -> bool:
-        """Note a number before the call that puts it there or changes its face.
-
-        Returns whether a face of another's may be there under it.
-        """
-        found = await self._held_call(
+    ) -> None:
+        """Note a number before the call that puts it there or changes its face."""
+        await self._held_call(
             "intend",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
@@ -111,7 +108,6 @@ class Ledger:
             p_employee_id=str(employee_id),
             p_employee_no=employee_no,
         )
-        return bool(found[0].get("taken_over"))
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Hold a lease for at least so many seconds from now; raise LeaseLost."""

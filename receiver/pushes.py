@@ -122,11 +122,10 @@ class Pushes:
         answered = client.calls_answered
         number = pair.held.employee_no
 
-        async def intend(employee_no: str) -> bool:
+        async def intend(employee_no: str) -> None:
             nonlocal number
-            taken_over = await self._intend(visit, employee.id, employee_no)
+            await self._intend(visit, employee.id, employee_no)
             number = employee_no
-            return taken_over
 
         try:
             outcome = await how(client, employee, pair.held, self._policy, intend)
@@ -242,13 +241,12 @@ class Pushes:
             rests_s=round(rest_s, 1),
         )
 
-    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> bool:
+    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> None:
         asked_at, lease_s = time.monotonic(), self._visits.lease_s
-        taken_over = await self._ledger.intend(
+        await self._ledger.intend(
             visit.terminal_id, visit.fence, employee_id, employee_no, lease_s=lease_s
         )
         visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
-        return taken_over
 
     async def _record(
         self,

@@ -45,10 +45,10 @@ UNKNOWN_PHOTO = "unknown"
 NO_NUMBER = "The employee has no employee_no."
 
 
-Intend = Callable[[str], Awaitable[bool]]
+Intend = Callable[[str], Awaitable[None]]
 """Called with a number before the first call that may put it on the terminal, and before one that
 changes its face: the ledger must know of everybody who may have to leave, and must not believe in a
-photo that may be there no longer. Returns whether a face of another's may be there under it."""
+photo that may be there no longer."""
 
 
 class PersonTerminal(Protocol):
@@ -183,8 +183,9 @@ async def _sync_person(
 ) -> Outcome:
     known = noted = held.employee_no == employee_no
     if not noted:
-        taken_over = await intend(employee_no)
-        held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO if taken_over else None)
+        await intend(employee_no)
+        # Whoever the terminal may know by this number may have a face there that is not theirs.
+        held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO)
     try:
         known = await terminal.put_person(employee_no, employee.name, known=known)
     except TerminalError as error:

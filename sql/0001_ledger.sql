@@ -192,6 +192,7 @@ $$;
 -- Functions that answer or are asked in another shape than in an earlier version of this file.
 drop function if exists public.hikvision_sync_claim(text, double precision, integer);
 drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
+drop function if exists public.hikvision_sync_intend(uuid, bigint, double precision, uuid, text);
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
@@ -392,17 +393,15 @@ end $$;
 -- Note under which number a person is about to be put on a terminal, or to get another face there.
 -- Promise: whoever a call may put there is known here before it is made, and from then on no photo is
 -- believed to be there until one is recorded; a receiver that dies before it records leaves nobody
--- behind who could not be made to leave, and no photo that is taken for another. taken_over: the
--- number was another's on this terminal, whose face may still be there under it; it is theirs no
--- longer. Repeated, because the answer got lost, it says so whether or not it was.
+-- behind who could not be made to leave, and no photo that is taken for another. Whoever had the
+-- number on this terminal has it no longer.
 create or replace function public.hikvision_sync_intend(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_employee_no text
-) returns table (held boolean, taken_over boolean)
+) returns table (held boolean)
 language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
-    v_taken_over boolean;
 begin
     select r.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
@@ -410,14 +409,10 @@ begin
         update hikvision_sync.pairs p set employee_no = null, photo = null
         where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
           and p.employee_id <> p_employee_id;
-        v_taken_over := found or exists (
-            select from hikvision_sync.pairs p
-            where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id
-              and p.employee_no = p_employee_no and p.photo = 'unknown');
         update hikvision_sync.pairs p set employee_no = p_employee_no, photo = 'unknown'
         where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
     end if;
-    return query select v_held, v_taken_over;
+    return query select v_held;
 end $$;
 
 -- Record what became of one claimed pair, and lengthen the lease.

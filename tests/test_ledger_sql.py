@@ -521,9 +521,8 @@ def test_a_number_that_is_intended_is_known_and_is_nobody_elses(
         [said] = a.call("intend", row["terminal_id"], fence, 60, row["employee_id"], "1000")
         return said
 
-    assert intend(first) == {"held": True, "taken_over": False}
-    assert intend(second) == {"held": True, "taken_over": True}
-    assert intend(second) == {"held": True, "taken_over": True}  # its first answer got lost
+    for row in (first, second, second):  # its first answer got lost
+        assert intend(row) == {"held": True}
     assert not intend(first, fence_off=1)["held"]
     held = {
         r["employee_id"]: (r["employee_no"], r["photo"])

@@ -87,13 +87,11 @@ class Recorder:
         if call[0] in self.fails:
             raise self.fails[call[0]]
 
-    taken_over: bool = False
     intended: list[str] = field(default_factory=list)
     guesses: list[bool] = field(default_factory=list)
 
-    async def intend(self, employee_no: str) -> bool:
+    async def intend(self, employee_no: str) -> None:
         self.intended.append(employee_no)
-        return self.taken_over
 
     async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
         self.guesses.append(known)
@@ -517,10 +515,14 @@ async def test_a_face_is_changed_only_once_the_ledger_believes_in_none(
 
 
 async def test_under_a_number_that_was_anothers_no_old_face_is_left() -> None:
-    terminal = Recorder(known=True, taken_over=True)
+    """The terminal knows somebody by it, the ledger nobody: one who gave it up, or an old app's."""
+    terminal = Recorder(known=True)
     outcome = await run(terminal, NO_PHOTO, held=NOTHING)
     assert terminal.calls == [PUT_PERSON, ("remove_face", "1000")]
     assert outcome.held == PERSON
     unknown = Recorder(known=True)  # to the ledger: it may be anybody's face
     await run(unknown, NO_PHOTO, held=NOTHING)
     assert unknown.calls == [PUT_PERSON, ("remove_face", "1000")]
+    new = Recorder(known=False)
+    await run(new, NO_PHOTO, held=NOTHING)
+    assert new.calls == [PUT_PERSON]
