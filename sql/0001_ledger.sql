@@ -318,9 +318,11 @@ begin
             into v_replaced, v_told
             from hikvision_sync.terminals t where t.terminal_id = p_terminal_id;
         update hikvision_sync.terminals t set
-            device = p_device, looked_at = v_now,
+            device = p_device,
+            -- Its row was changed since it was leased: this was perhaps still the old address.
+            looked_at = case when t.changed_at >= t.leased_at then t.looked_at else v_now end,
             replaced_at_fence = case when v_replaced then p_fence else t.replaced_at_fence end
-            where t.terminal_id = p_terminal_id;
+        where t.terminal_id = p_terminal_id;
         if v_replaced then
             update hikvision_sync.pairs p set
                 wanted = p.wanted + 1,

@@ -648,6 +648,22 @@ def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_i
     assert row["employee_id"] is None
 
 
+def test_a_look_that_a_change_of_the_row_overtook_does_not_count(
+    project: Project, a: Receiver
+) -> None:
+    """Whoever was met may still have been the one at the old address."""
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    project.run("update dispozitive_pontaj set ip_address = '10.9.9.9'")
+    meet(a, row, "A1")
+    a.record(row)
+    a.release(row)
+    [row] = a.claim()
+    assert row["look"]
+    assert meet(a, row, "B2") == {"held": True, "replaced": True}
+
+
 def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a: Receiver) -> None:
     [terminal, _] = install_terminals(project, 2)
     staff = hire(project, 3)
