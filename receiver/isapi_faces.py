@@ -63,7 +63,12 @@ class Faces(Calls):
                 if by_url and (await self._by_url(employee_no, photo_url)).ok:
                     return
                 raise
-            await self._upload(employee_no, picture)
+            try:
+                await self._upload(employee_no, picture)
+            except NotSupported:  # not any more: its firmware changed since
+                if not by_url or not (await self._by_url(employee_no, photo_url)).ok:
+                    raise
+                await self._learn(replace(self.known, photos="url"))
             return
         answer = await self._by_url(employee_no, photo_url)
         if answer.ok:

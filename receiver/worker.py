@@ -26,8 +26,8 @@ from receiver.pushes import Pushes
 from receiver.settings import Settings
 from receiver.visits import Visit, Visits
 
-BATCH = 20
-"""Pairs of one terminal served in a row before it is another's turn."""
+BATCH = 30
+"""Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
 
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""

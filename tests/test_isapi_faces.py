@@ -515,3 +515,29 @@ async def test_the_server_of_the_photos_is_asked_by_the_terminal_alone() -> None
         await visit.client.put_face(NO, server.url())
         assert isinstance(server, PhotoServer)
         assert server.asked == ["/ion.jpg"]
+
+
+# Uploads that went once, and go no more
+
+
+async def test_a_photo_that_only_the_terminal_may_fetch_goes_by_url_after_all(
+    photos: Photos,
+) -> None:
+    """It lies on a host that PHOTO_HOSTS does not name; uploads were learnt from another photo."""
+    known = Capabilities(photos="upload")
+    async with visiting(known=known, photo=Storage(fails=PhotoUnusable())) as visit:
+        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.put_face(NO, photos("ion.jpg"))
+        assert face(visit).url == photos("ion.jpg")
+        with pytest.raises(PhotoUnusable):
+            await visit.client.put_face(NO, NOWHERE)
+
+
+async def test_a_firmware_that_takes_uploads_no_more_gets_the_url_again(photos: Photos) -> None:
+    known = Capabilities(photos="upload")
+    profile = Profile(takes_uploads=False)
+    async with visiting(profile, known=known, photo=Storage()) as visit:
+        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.put_face(NO, photos("ion.jpg"))
+        assert face(visit).url == photos("ion.jpg")
+        assert visit.client.known.photos == "url"

@@ -150,7 +150,7 @@ async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
         yield world
         peak = peak_mb(world)
         await world.receiver.stop()
-        print(f"\nThe receiver took {peak:.0f} MB at most.")  # noqa: T201 - pytest -s shows it
+        print(f"\nThe receiver took {peak:.0f} MB at most.")
         assert peak < MOST_MB
         for site in world.sites:
             assert_well_treated(site)
