@@ -306,10 +306,12 @@ class Company:
     ) -> None:
         """Hang another terminal in the place, with strangers of its own and this memory.
 
-        While it is without power: otherwise a login that is half done would count as a failed one.
+        While it is without power, and not in a wink: a challenge of the old one, answered to the
+        new one, would count as a failed login.
         """
         terminal = self.terminals[place]
         await terminal.switch_off()
+        await asyncio.sleep(0.03)
         terminal.replace_hardware(serial=f"HW{next(self._serials)}")
         for number in STRANGERS:
             terminal.persons[number] = Person(
