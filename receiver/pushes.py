@@ -183,7 +183,9 @@ class Pushes:
 
     async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
         """Record a push that is to be settled later; False where nothing is left to settle."""
-        if not push.outcome.expected or push.outcome.error is not None:
+        # Somebody who must not pass is asked about at once: by then their number may be another's.
+        ending = any(expected.may_pass is False for expected in push.outcome.expected)
+        if not push.outcome.expected or push.outcome.error is not None or ending:
             await self.settle(visit, client, [push])
             return False
         await self._record(visit, push.pair, push.outcome, UNREAD_S)

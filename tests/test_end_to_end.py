@@ -452,6 +452,27 @@ async def test_nobody_passes_with_the_face_of_whoever_had_the_number_before(
     assert_well_treated(world)
 
 
+@pytest.mark.parametrize(("policy", "lie"), [("expire", "renumber"), ("delete", "leave")])
+async def test_a_number_that_the_terminal_only_said_to_have_ended_is_ended_again(
+    world_of: OpenWorld, policy: str, lie: str
+) -> None:
+    world = await world_of(MODERN, settings={"LEAVER_POLICY": policy})
+    [terminal] = terminals(world)
+    await world.receiver.start()
+    async with Hr(world.supabase) as hr:
+        ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
+        assert await world.agreed(within_s=ON_TIME_S)
+        await eventually(lambda: not world.execute(WANTED))
+        terminal.upgrade(Profile(name="lying", lies_every=1))
+        if lie == "renumber":
+            await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
+        else:
+            world.execute("delete from angajati where id = %s", ion.id)
+        await eventually(lambda: "may still pass" in world.receiver.logged())
+        terminal.upgrade(MODERN)
+        assert await world.agreed(within_s=ON_TIME_S)
+
+
 async def test_postgres_stopped_and_started_again_loses_nothing(
     stoppable_postgres: PostgresServer,
 ) -> None:
