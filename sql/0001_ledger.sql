@@ -192,6 +192,8 @@ $$;
 -- Functions that answer or are asked in another shape than in an earlier version of this file.
 drop function if exists public.hikvision_sync_claim(text, double precision, integer);
 drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
+drop function if exists public.hikvision_sync_record(
+    uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision);
 drop function if exists public.hikvision_sync_intend(uuid, bigint, double precision, uuid, text);
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
@@ -425,8 +427,6 @@ end $$;
 -- them since is left alone.
 -- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number is one
 -- person's: whoever held it there before holds it no longer, and will not have it ended.
-drop function if exists public.hikvision_sync_record(
-    uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision);
 create or replace function public.hikvision_sync_record(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_version bigint,

@@ -375,7 +375,7 @@ def test_a_text_made_to_be_slow_is_redacted_in_time_that_grows_with_its_length_a
     A megabyte takes a moment; with a time that grows with the square of the length it takes hours.
     """
     code = f"from receiver.logs import redact; redact({text!r} * {1_000_000 // len(text)})"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=5)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_requests_of_httpx_are_not_written_at_all(output: Output) -> None:
