@@ -17,6 +17,9 @@ Sleep = Callable[[float], Awaitable[None]]
 
 LEASE_MARGIN_S = 5.0
 """What a lease lasts beyond the call that is made under it: the answer's way back, slow clocks."""
+LEASE_SPARE_S = 3.0
+"""What is asked for beyond that, so that each call need not ask again. A terminal whose receiver
+died waits so much longer."""
 
 
 class Lease:
@@ -47,8 +50,9 @@ class Lease:
         needed_s = call_s + LEASE_MARGIN_S
         if self._until - asked_at >= needed_s:
             return
-        await self._renew(needed_s)
-        self.renewed(asked_at=asked_at, lease_s=needed_s)
+        lease_s = needed_s + LEASE_SPARE_S
+        await self._renew(lease_s)
+        self.renewed(asked_at=asked_at, lease_s=lease_s)
         if self._until - self._clock() < call_s:
             raise LeaseLost("The lease was renewed too slowly to make a call under it.")
 

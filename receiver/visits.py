@@ -23,7 +23,7 @@ from receiver.errors import (
     TerminalRefused,
     TerminalReplaced,
 )
-from receiver.gate import LEASE_MARGIN_S, Gate, Lease
+from receiver.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
 from receiver.isapi import Photo, TerminalClient
 from receiver.ledger import Ledger
 from receiver.logs import get_logger
@@ -81,8 +81,8 @@ class Visits:
         self._http = terminals_http
         self._photo = photo
         self._metrics = metrics
-        self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S
-        """For how long to lease: enough for a call other than a face's."""
+        self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S + LEASE_SPARE_S
+        """For how long to lease: enough for some calls other than a face's."""
 
         self._waited_for: Counter[UUID] = Counter()
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.errors import LeaseLost, Stopping, SupabaseRefused, SupabaseUnreachable
-from receiver.gate import LEASE_MARGIN_S, Gate, Lease
+from receiver.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
 
 ONE, TWO, THREE, FOUR = (UUID(int=n) for n in range(1, 5))
 CALL_S = 15.0
@@ -234,7 +234,7 @@ async def test_a_lease_is_renewed_only_where_it_does_not_outlast_the_call(
     time = Time()
     renewals = Renewals(time)
     await Lease(renewals, until=time.now + left_s, clock=time).ensure(CALL_S)
-    assert renewals.asked == ([CALL_S + LEASE_MARGIN_S] if renewed else [])
+    assert renewals.asked == ([CALL_S + LEASE_MARGIN_S + LEASE_SPARE_S] if renewed else [])
 
 
 async def test_a_renewed_lease_is_not_renewed_again_before_it_must_be() -> None:
@@ -242,6 +242,8 @@ async def test_a_renewed_lease_is_not_renewed_again_before_it_must_be() -> None:
     renewals = Renewals(time)
     lease = Lease(renewals, until=time.now, clock=time)
     await lease.ensure(CALL_S)
+    await lease.ensure(CALL_S)
+    time.now += LEASE_SPARE_S
     await lease.ensure(CALL_S)
     assert len(renewals.asked) == 1
     time.now += 0.5
@@ -289,7 +291,7 @@ async def test_the_lease_is_looked_at_after_the_wait_and_not_before() -> None:
     renewals = Renewals(world.time)
     lease = Lease(renewals, until=world.time.now + 40.0, clock=world.time)
     await world.play(world.call(ONE, lasts_s=1.0), world.call(ONE, lease=lease))
-    assert renewals.asked == [CALL_S + LEASE_MARGIN_S]
+    assert renewals.asked == [CALL_S + LEASE_MARGIN_S + LEASE_SPARE_S]
 
 
 async def test_after_close_no_call_begins() -> None:
