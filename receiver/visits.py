@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from receiver.errors import (
     PhotoNotFetched,
     RunStopped,
     SupabaseError,
+    SupabaseRefused,
+    SupabaseUnreachable,
     TerminalBusy,
     TerminalRefused,
     TerminalReplaced,
@@ -85,6 +87,7 @@ class Visits:
         """For how long to lease: enough for some calls other than a face's."""
 
         self._waited_for: Counter[UUID] = Counter()
+        self._kept: dict[UUID, Visit] = {}
 
     @contextmanager
     def waiting_for(self, terminal_id: UUID) -> Iterator[None]:
@@ -189,4 +192,16 @@ class Visits:
         except (SupabaseError, LeaseLost) as error:
             if isinstance(error, LeaseLost):
                 self._metrics.lease_lost()
+            elif isinstance(error, SupabaseUnreachable):
+                self._kept[visit.terminal_id] = visit
             log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
+
+    async def give_back_kept(self) -> None:
+        """Give back what could not be while Supabase was away; raises SupabaseError if it still is.
+
+        Sooner than the leases run out, and with the rests that were decided on.
+        """
+        for visit in list(self._kept.values()):
+            with suppress(LeaseLost, SupabaseRefused):  # leased again since, or never to be given
+                await self.end(visit)
+            self._kept.pop(visit.terminal_id, None)

@@ -102,6 +102,7 @@ class Worker:
         self._awake.set()
 
     async def _serve_all_due(self) -> None:
+        await self._visits.give_back_kept()
         while not self._stopping.is_set():
             await self._free_lanes.acquire()
             try:

@@ -1,0 +1,82 @@
+"""A visit's end while Supabase is away: what was decided on is not forgotten."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from receiver import isapi
+from receiver.errors import LeaseLost, SupabaseError, SupabaseRefused, SupabaseUnreachable
+from receiver.gate import Gate
+from receiver.ledger import Ledger
+from receiver.metrics import Metrics
+from receiver.models import Leased, Rest
+from receiver.settings import Settings
+from receiver.visits import Visits
+from tests.clients import no_photo
+
+SETTINGS = Settings(supabase_url="http://127.0.0.1:1", service_role_key="x", webhook_keys=(b"x",))
+REST = Rest(seconds=1860.0, reason="Wrong password.", kind="login")
+
+
+@dataclass
+class Notes:
+    """A ledger that notes what is given back, or fails at it."""
+
+    fails: SupabaseError | LeaseLost | None = None
+    released: list[tuple[int, Rest | None]] = field(default_factory=list)
+
+    async def release(self, _: UUID, fence: int, *, rest: Rest | None, **__: Any) -> None:
+        if self.fails:
+            raise self.fails
+        self.released.append((fence, rest))
+
+
+async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back() -> None:
+    notes = Notes(fails=SupabaseUnreachable())
+    async with isapi.http_client() as http:
+        visits = Visits(
+            SETTINGS,
+            cast("Ledger", notes),
+            Gate(lanes=1, pause_s=0.0),
+            http,
+            no_photo,
+            Metrics(),
+        )
+        leased = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
+        visit = visits.begin(leased, asked_at=time.monotonic())
+        visit.rest = REST
+        await visits.give_back(visit)
+        with pytest.raises(SupabaseUnreachable):
+            await visits.give_back_kept()
+        notes.fails = None
+        await visits.give_back_kept()
+        await visits.give_back_kept()
+        assert notes.released == [(7, REST)]
+
+
+@pytest.mark.parametrize("fault", [LeaseLost(), SupabaseRefused()])
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_cannot_ever_be_given_back_keeps_nobody_from_working(
+    fault: SupabaseError | LeaseLost,
+    late: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    notes = Notes(fails=SupabaseUnreachable() if late else fault)
+    async with isapi.http_client() as http:
+        visits = Visits(
+            SETTINGS,
+            cast("Ledger", notes),
+            Gate(lanes=1, pause_s=0.0),
+            http,
+            no_photo,
+            Metrics(),
+        )
+        leased = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
+        await visits.give_back(visits.begin(leased, asked_at=time.monotonic()))
+        notes.fails = fault
+        await visits.give_back_kept()
+        notes.fails = None
+        await visits.give_back_kept()
+        assert notes.released == []
