@@ -48,9 +48,20 @@ async def opened(embedded_postgres: PostgresServer) -> AsyncIterator[Open]:
                 open_world(named, postgres=embedded_postgres, settings=settings, **options)
             )
             await world.receiver.start()
+            await worker_at_rest(world)
             return world
 
         yield build
+
+
+async def worker_at_rest(world: World) -> None:
+    """Wait until the receiver's first look has taken the new terminals' fills: it looks no more.
+
+    Later it would find the people of a test in them, and push whom only a button is to bring.
+    """
+    async with asyncio.timeout(ON_TIME_S):
+        while world.execute("select 1 from hikvision_sync.edits"):  # noqa: ASYNC110 - a table tells nobody
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
