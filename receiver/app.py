@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import wraps
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -13,12 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver import buttons, logs, reports, signatures
-from receiver.bodies import read_body
-from receiver.callers import Endpoint, Presses, services
+from receiver import buttons, logs, reports, webhook
+from receiver.callers import Presses, services
 from receiver.cors import Cors
-from receiver.errors import RequestRefused, SignatureInvalid, SupabaseError
-from receiver.events import parse_event
+from receiver.errors import RequestRefused, SupabaseError
 from receiver.metrics import CONTENT_TYPE
 from receiver.openapi import DOCUMENT
 from receiver.problems import (
@@ -31,8 +28,6 @@ from receiver.problems import (
 from receiver.services import running
 from receiver.settings import Settings
 
-log = logs.get_logger(__name__)
-
 
 def create_app() -> Starlette:
     """Return the app; reads the environment and raises SettingsInvalid where it is not complete."""
@@ -44,9 +39,10 @@ def create_app() -> Starlette:
         async with running(settings) as app.state.services:
             yield
 
+    endpoint = UnexpectedErrors(webhook.Webhook(settings.webhook_keys))
     app = Starlette(
         routes=[
-            Route("/webhooks/supabase", supabase_webhook, methods=["POST"]),
+            Route(webhook.PATH, endpoint, methods=["POST"]),
             *buttons.ROUTES,
             *reports.ROUTES,
             Route("/healthz", healthz, methods=["GET"]),
@@ -60,6 +56,7 @@ def create_app() -> Starlette:
             HTTPException: http_refused,
         },
         middleware=[
+            Middleware(webhook.Shortcut, endpoint),
             Middleware(
                 Cors,
                 allow_origins=settings.cors_origins,
@@ -73,49 +70,10 @@ def create_app() -> Starlette:
         ],
         lifespan=lifespan,
     )
-    app.state.webhook_keys = settings.webhook_keys
     app.state.presses = Presses()
     app.state.now = time.time
     app.router.redirect_slashes = False  # pg_net would follow a redirect without the body
     return app
-
-
-def counted(endpoint: Endpoint) -> Endpoint:
-    """Count what a webhook is answered, by HTTP status."""
-
-    @wraps(endpoint)
-    async def counting(request: Request) -> Response:
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR
-        try:
-            answer = await endpoint(request)
-            status = answer.status_code
-        except RequestRefused as refusal:
-            status = refusal.status
-            raise
-        finally:
-            services(request).metrics.answered(status)
-        return answer
-
-    return counting
-
-
-@counted
-async def supabase_webhook(request: Request) -> Response:
-    """Verify, validate, wake the worker, 202. Nothing is awaited but the body itself."""
-    body = await read_body(request)
-    signatures.verify(
-        request.app.state.webhook_keys,
-        webhook_id=_single(request, b"webhook-id"),
-        timestamp=_single(request, b"webhook-timestamp"),
-        signatures=b" ".join(_values(request, b"webhook-signature")),
-        body=body,
-        now=time.time(),
-    )
-    event = parse_event(body)
-    services(request).worker.wake()
-    angajat_id = str(event.employee_id) if event.employee_id else None
-    log.info("webhook_accepted", table=event.table, type=event.type, employee_id=angajat_id)
-    return JSONResponse({"accepted": True, "angajat_id": angajat_id}, HTTPStatus.ACCEPTED)
 
 
 async def healthz(_request: Request) -> Response:
@@ -139,14 +97,3 @@ async def metrics(request: Request) -> Response:
 async def openapi(_request: Request) -> Response:
     """Describe all routes."""
     return JSONResponse(DOCUMENT)
-
-
-def _values(request: Request, name: bytes) -> list[bytes]:
-    return [value for key, value in request.headers.raw if key == name]
-
-
-def _single(request: Request, name: bytes) -> bytes:
-    values = _values(request, name)
-    if len(values) > 1:
-        raise SignatureInvalid(f"The header {name.decode()} is there more than once.")
-    return values[0] if values else b""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from receiver.errors import BodyTooLarge, BodyTooSlow
 
@@ -13,21 +13,22 @@ the 413 instead of a reset connection."""
 BODY_TIMEOUT_S = 10.0
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     """Return the body: at most 1 MiB, within 10 s; raise BodyTooLarge or BodyTooSlow."""
-    body, size = bytearray(), 0
+    body, size, more = bytearray(), 0, True
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
+            while more and size <= MOST_DRAINED_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BodyTooSlow("The body ended early.")
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
                 size += len(chunk)
-                if size > MOST_DRAINED_BYTES:
-                    break
                 if size <= MOST_BODY_BYTES:
                     body += chunk
     except TimeoutError:
         raise BodyTooSlow from None
-    except ClientDisconnect:
-        raise BodyTooSlow("The body ended early.") from None
     if size > MOST_BODY_BYTES:
         raise BodyTooLarge
     return bytes(body)

@@ -18,6 +18,13 @@ _UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TYPES = ("INSERT", "UPDATE", "DELETE")
 
 
+def _refuse_constant(_name: str) -> None:
+    raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """One edit of HR's."""
@@ -31,7 +38,7 @@ class Event:
 def parse_event(body: bytes) -> Event:
     """Return the event of a webhook's body; raise BodyNotJson or EventNotOurs."""
     try:
-        found = json.loads(body.decode(), parse_constant=_refuse_constant)
+        found = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):  # RecursionError: a megabyte of "["
         raise BodyNotJson from None
     if not isinstance(found, Mapping):
@@ -56,7 +63,3 @@ def parse_event(body: bytes) -> Event:
 def parse_uuid(value: object) -> UUID | None:
     """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
     return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
-
-
-def _refuse_constant(_name: str) -> None:
-    raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have

@@ -5,18 +5,21 @@ inside any other text is cut out of it. Everybody's records (uvicorn's, httpx's)
 """
 
 import contextlib
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import TextIO, cast
+from functools import lru_cache, partial
+from typing import Any, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from receiver.settings import LogFormat
 
 REDACTED = "[redacted]"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _SECRET_KEY = re.compile(
     r"(?i)pass|secret|token|authorization|api_?key|service_role|signature|cookie|photo_url|faceurl"
@@ -45,6 +48,10 @@ def redact(text: str) -> str:
     return _SECRET_TEXT.sub(REDACTED, text)
 
 
+def _json(event: EventDict, **_options: Any) -> str:
+    return _ENCODER.encode(event)
+
+
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Redact every value of a log event; a structlog processor."""
     return cast("EventDict", _redacted(event))
@@ -54,12 +61,11 @@ def _redacted(value: object) -> object:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {
-            redact(str(key)): (
-                REDACTED if item and _SECRET_KEY.search(str(key)) else _redacted(item)
-            )
-            for key, item in value.items()
-        }
+        redacted = {}
+        for key, item in value.items():
+            shown, is_secret = _key(str(key))
+            redacted[shown] = REDACTED if item and is_secret else _redacted(item)
+        return redacted
     if isinstance(value, list | tuple | set):
         return [_redacted(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
@@ -67,45 +73,82 @@ def _redacted(value: object) -> object:
     return redact(str(value))
 
 
+@lru_cache(maxsize=256)  # our events have a few dozen keys, and each is looked at for every line
+def _key(key: str) -> tuple[str, bool]:
+    """Return what to write of a key, and whether what stands under it is secret."""
+    return redact(key), bool(_SECRET_KEY.search(key))
+
+
+class _Lines:
+    """Writes our own events, and never fails: whoever logs has other work to do.
+
+    Not through `logging`, whose records cost as much as all the rest of a webhook.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self.name = name
+
+    def write(self, line: str) -> None:
+        """Write one line at once; where that cannot be done, only the logger's name."""
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            _say_unwritten(self.name, error)
+
+    debug = info = warning = error = exception = critical = write
+
+
+def _say_unwritten(name: str, error: BaseException | None) -> None:
+    # Where stdout cannot be written (a full disk, a reader that is gone), stderr often cannot
+    # either.
+    with contextlib.suppress(OSError, ValueError):
+        kind = type(error).__name__
+        sys.stderr.write(f"A log record of {name} could not be written ({kind}).\n")
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes to stdout; of a record that cannot be written, only the logger's name."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say so on stderr; logging's own way prints the record's arguments, unredacted."""
-        kind = sys.exc_info()[0]
-        name = kind.__name__ if kind else "?"
-        # Where stdout cannot be written (a full disk, a reader that is gone), stderr often cannot
-        # either; and whoever logs must not fail by it.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"A log record of {record.name} could not be written ({name}).\n")
+        _say_unwritten(record.name, sys.exc_info()[1])
 
 
 def configure(log_format: LogFormat) -> None:
     """Send the log events of the whole process to stdout, redacted, one per line."""
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        redact_event,
-    ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
+        structlog.processors.JSONRenderer(_json)
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     )
+    marks: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            redact_event,
+            *marks,
+            renderer,
+        ],
+        logger_factory=partial(_Lines, sys.stdout),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=False,
     )
     handler = _Handler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(),
+                *marks,  # before the record, which tells the name, is redacted to a text
+                structlog.processors.format_exc_info,
+                redact_event,
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -121,6 +164,6 @@ def configure(log_format: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> FilteringBoundLogger:
     """Return a logger; its events are named as past tenses: `pair_synced`."""
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name))
+    return cast("FilteringBoundLogger", structlog.get_logger(name))

@@ -35,7 +35,11 @@ def problem(
 async def request_refused(request: Request, exc: Exception) -> Response:
     """Answer with the status that the refusal names."""
     assert isinstance(exc, RequestRefused)  # noqa: S101 - what it is registered for
-    path = request.scope["path"]
+    return refused(request.scope["path"], exc)
+
+
+def refused(path: str, exc: RequestRefused) -> Response:
+    """Log a refusal, and return its answer."""
     event = "webhook_refused" if path.startswith("/webhooks/") else "request_refused"
     log.warning(event, path=path[:100], status=int(exc.status), reason=exc.message)
     headers, more = dict(exc.headers), {}

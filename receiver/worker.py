@@ -29,6 +29,10 @@ from receiver.visits import Visit, Visits
 BATCH = 30
 """Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
 
+BREATH_S = 0.05
+"""Between an ask that found nothing due and the next, however many wakes come: webhooks by the
+thousand must not become as many questions to Supabase."""
+
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""
 
@@ -91,6 +95,7 @@ class Worker:
                 log.exception("worker_failed")
                 await self._pause_after_failure()
                 continue
+            await asyncio.sleep(BREATH_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
         await asyncio.gather(*self._visiting)

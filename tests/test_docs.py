@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from receiver import webhook
 from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.terminal import Profile
 from receiver.sandbox.world import open_world
@@ -37,8 +38,8 @@ LAYERS = (
     ("worker", "runs", "drift", "overview"),
     ("services",),
     (
-        *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "app"),
-        *("checks", "serving", "__main__"),
+        *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "webhook"),
+        *("app", "checks", "serving", "__main__"),
     ),
 )
 ANSWERS = {"isapi_answers", "isapi_wire"}
@@ -61,7 +62,8 @@ SAME_LAYER = {
     "photos": {"pictures"},
     "buttons": {"bodies", "callers"},
     "reports": {"buttons", "callers"},
-    "app": {"bodies", "buttons", "callers", "cors", "openapi", "problems", "reports"},
+    "webhook": {"bodies", "problems"},
+    "app": {"buttons", "callers", "cors", "openapi", "problems", "reports", "webhook"},
     "__main__": {"checks", "serving"},
 }
 
@@ -111,8 +113,8 @@ def test_every_route_is_in_the_readme() -> None:
     source = "".join(
         (ROOT / "receiver" / name).read_text(encoding="utf-8") for name in ("app.py", "buttons.py")
     )
-    routes = set(re.findall(r'Route\(\s*"([^"]+)"', source))
-    assert "/webhooks/supabase" in routes
+    routes = {webhook.PATH, *re.findall(r'Route\(\s*"([^"]+)"', source)}
+    assert len(routes) >= 5
     table = README.split("## HTTP")[1].split("\n## ")[0]
     assert {route for route in routes if f"{route}`" not in table} == set()
 

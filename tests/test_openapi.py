@@ -16,7 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 
-from receiver import buttons, reports
+from receiver import buttons, reports, webhook
 from receiver.openapi import DOCUMENT
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.postgres import PostgresServer
@@ -91,6 +91,7 @@ def test_every_route_is_documented_with_its_methods() -> None:
         for path, methods in re.findall(r'Route\("([^"]+)", \w+, methods=\[([^]]+)\]', source)
         for method in re.findall(r"[A-Z]+", methods)
     }
+    routes.add((webhook.PATH, "post"))
     for route in (*buttons.ROUTES, *reports.ROUTES):
         routes |= {(route.path, m.lower()) for m in (route.methods or ()) if m != "HEAD"}
     documented = {
