@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, TextIO, cast
+from uuid import UUID
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -19,6 +20,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from receiver.settings import LogFormat
 
 REDACTED = "[redacted]"
+SHORT = 24
+"""Texts shorter than this are remembered with what is left of them; no secret of use is."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _SECRET_KEY = re.compile(
@@ -59,7 +62,7 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def _redacted(value: object) -> object:
     if isinstance(value, str):
-        return redact(value)
+        return _short(value) if len(value) < SHORT else redact(value)
     if isinstance(value, Mapping):
         redacted = {}
         for key, item in value.items():
@@ -70,10 +73,16 @@ def _redacted(value: object) -> object:
         return [_redacted(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, UUID):
+        return str(value)  # 32 digits and dashes: nothing to cut out
     return redact(str(value))
 
 
-@lru_cache(maxsize=256)  # our events have a few dozen keys, and each is looked at for every line
+# Names of events, tables, kinds: a few dozen words, and each line has some of them.
+_short = lru_cache(maxsize=512)(redact)
+
+
+@lru_cache(maxsize=256)  # the same of keys
 def _key(key: str) -> tuple[str, bool]:
     """Return what to write of a key, and whether what stands under it is secret."""
     return redact(key), bool(_SECRET_KEY.search(key))

@@ -22,14 +22,13 @@ from receiver.services import Services
 PATH = "/webhooks/supabase"
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
-log = get_logger(__name__)
-
 
 class Webhook:
     """The endpoint; `keys` are those that a webhook may be signed with."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
+        self._log = get_logger(__name__).bind()  # once, not for every webhook
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook; the app has to be running."""
@@ -58,8 +57,10 @@ class Webhook:
         )
         event = parse_event(body)
         services.worker.wake()
+        self._log.info(
+            "webhook_accepted", table=event.table, type=event.type, employee_id=event.employee_id
+        )
         angajat_id = str(event.employee_id) if event.employee_id else None
-        log.info("webhook_accepted", table=event.table, type=event.type, employee_id=angajat_id)
         return _ENCODER.encode({"accepted": True, "angajat_id": angajat_id}).encode()
 
 
