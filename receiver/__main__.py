@@ -61,12 +61,17 @@ def check(*, terminals: bool) -> int:
         faults = 0
         async for finding in checks.findings(settings, people=terminals):
             faults += finding.fault is not None
-            words = finding.fault or finding.note
-            print(f"{'✗' if finding.fault else '✓'} {finding.what}{f': {words}' if words else ''}")
+            print(finding, flush=True)
         return faults
 
-    faults = asyncio.run(run())
-    print("all is well" if not faults else f"{faults} to mend")
+    try:
+        faults = asyncio.run(run())
+        print("all is well" if not faults else f"{faults} to mend", flush=True)
+    except OSError as error:  # a full disk, or a reader that is gone
+        # Python writes what it still holds when it ends, and would say so in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"✗ The findings cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
     return 1 if faults else 0
 
 

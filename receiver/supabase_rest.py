@@ -14,6 +14,7 @@ from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
 from receiver.errors import SupabaseRefused, SupabaseUnreachable
+from receiver.http_faults import in_words
 from receiver.logs import printable, redact
 
 REQUEST_TIMEOUT_S = 10.0
@@ -67,12 +68,14 @@ async def rows(query: Query) -> list[Row]:
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
             data = (await query.execute()).data
-    except (TimeoutError, httpx.TimeoutException) as exc:
-        raise SupabaseUnreachable("Supabase did not answer in time.") from exc
-    except httpx.HTTPError as exc:
+    except httpx.ConnectError as exc:
         raise SupabaseUnreachable(
-            f"Supabase cannot be reached ({type(exc).__name__}): is SUPABASE_URL right?"
+            f"Supabase cannot be reached: {in_words(exc)}; is SUPABASE_URL right?"
         ) from exc
+    except (TimeoutError, httpx.TimeoutException) as exc:
+        raise SupabaseUnreachable(f"Supabase did not answer in time: {in_words(exc)}.") from exc
+    except httpx.HTTPError as exc:
+        raise SupabaseUnreachable(f"Supabase's answer did not arrive: {in_words(exc)}.") from exc
     except APIError as exc:
         raise _refusal(exc) from exc
     except (ValueError, RecursionError) as exc:
@@ -83,19 +86,39 @@ async def rows(query: Query) -> list[Row]:
 
 
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
+_NO_JSON = "JSON could not be generated"
+"""What the supabase library says of an answer that is not PostgREST's, but a proxy's page."""
+
+_ADVICE = (
+    (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
+    (r"540", "the project is paused: restore it in the Supabase dashboard"),
+    (r"57014", "it took too long: the database is overloaded"),
+    (r"429", "it is asked too often"),
+    (
+        r"PGRST00\d|08...|53300|57P0\d",
+        "its Postgres does not answer: stopped, starting or out of connections; see its dashboard",
+    ),
+    (
+        r"5\d\d",
+        "the gateway before it answers in its place; see its dashboard and status.supabase.com",
+    ),
+    (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
+    (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
+)
+"""What to do about a code; the first that matches."""
 
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
     said = redact(printable(str(exc.message or ""))[:200])
-    if _TRANSIENT.fullmatch(code):
-        return SupabaseUnreachable(f"Supabase is in trouble ({code}: {said}).")
-    if code in ("401", "403", "42501", "PGRST301", "PGRST302", "PGRST303") or _KEY_REFUSED.match(
-        said
-    ):
+    advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")
+    if _KEY_REFUSED.match(said):
         advice = "check SUPABASE_SERVICE_ROLE_KEY"
-    elif code in ("PGRST202", "42883", "42P01", "404"):
-        advice = "are all files of sql/ applied?"
-    else:
-        advice = "see the Postgres log"
-    return SupabaseRefused(f"Supabase refused the request ({code}: {said}): {advice}.")
+    reason = f"HTTP {code}" if said == _NO_JSON else f"{code}: {said}"
+    if _TRANSIENT.fullmatch(code):
+        return SupabaseUnreachable(
+            f"Supabase is in trouble ({reason}){f': {advice}' if advice else ''}."
+        )
+    return SupabaseRefused(
+        f"Supabase refused the request ({reason}): {advice or 'see the Postgres log'}."
+    )

@@ -26,6 +26,17 @@ alter table hikvision_sync.edits alter column employee_id drop not null;
 alter table hikvision_sync.edits add column if not exists
     terminal_id uuid;                   -- dispozitive_pontaj.id, where employee_id is null: a fill
 
+-- Which of pg_net's requests are webhooks of ours: it is the whole project's, and an answer does not
+-- say to whom. Only `receiver check` reads it.
+-- Promise: as unlogged as pg_net's own tables, because the crash that empties those and lets their
+-- ids begin again at 1 must empty this one too. Append-only for the triggers; spread_edits takes out
+-- what pg_net has forgotten.
+create unlogged table if not exists hikvision_sync.posts (
+    request_ids bigint[] not null,
+    posted_at   timestamptz not null default clock_timestamp()
+);
+create index if not exists posts_when on hikvision_sync.posts (posted_at);
+
 -- One row per pair (employee, terminal) that was ever wanted.
 -- Promise: a pair with wanted > done still has to be brought to its terminal. Each edit adds one
 -- to wanted; record() sets done to the version that was claimed, so that a pair edited while it
@@ -128,6 +139,9 @@ begin
     if v_edited_at is null then
         return;
     end if;
+    delete from hikvision_sync.posts p where p.ctid in (
+        select o.ctid from hikvision_sync.posts o
+        where o.posted_at < clock_timestamp() - interval '6 hours' for update skip locked);
     insert into hikvision_sync.terminals (terminal_id)
         select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
         on conflict do nothing;

@@ -47,7 +47,8 @@ begin
     end if;
     -- The planner does not flatten a subquery with volatile functions, so the id and the time of
     -- an event are made once, and the bytes that are signed are the bytes that are sent.
-    perform net.http_post(
+    insert into hikvision_sync.posts (request_ids)
+    select array_agg(net.http_post(
         url := v_url,
         body := e.body,
         headers := jsonb_build_object(
@@ -55,7 +56,7 @@ begin
             'webhook-id', e.id,
             'webhook-timestamp', e.at::text,
             'webhook-signature', hikvision_sync.sign(v_secret, e.id, e.at, e.body)),
-        timeout_milliseconds := 5000)
+        timeout_milliseconds := 5000))
     from (
         select 'msg_' || replace(gen_random_uuid()::text, '-', '') as id,
                floor(extract(epoch from clock_timestamp()))::bigint as at,

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.terminal import Profile
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
@@ -98,8 +103,17 @@ async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def a_world(server: PostgresServer, pause_s: float = 0.0) -> AsyncIterator[World]:
-    async with open_world(PROFILES, pause_s=pause_s, poll_s=1.0, postgres=server) as world:
+    ready = Starlette(routes=[Route("/readyz", says_ready)])
+    async with (
+        open_world(PROFILES, pause_s=pause_s, poll_s=1.0, postgres=server) as world,
+        LoopbackServer(ready, port=world.receiver.port),
+    ):
         yield world
+
+
+async def says_ready(_: Request) -> Response:
+    """Stand where the receiver would, whose worker would be at the terminals too."""
+    return JSONResponse({"status": "ready"})
 
 
 def change_row(world: World, site: Site, column: str, value: object) -> None:

@@ -24,7 +24,7 @@ LAYERS = (
     ("errors", "models", "feed", "run"),
     (
         *("signatures", "events", "settings", "logs", "metrics", "retries"),
-        *("signals", "supabase_rest", "tokens"),
+        *("signals", "http_faults", "supabase_rest", "symptoms", "tokens"),
     ),
     (
         *("directory", "ledger", "pictures", "picture_files", "photos"),
@@ -39,7 +39,7 @@ LAYERS = (
     ("services",),
     (
         *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "webhook"),
-        *("app", "checks", "serving", "__main__"),
+        *("app", "machine", "reach", "diagnosis", "checks", "serving", "__main__"),
     ),
 )
 ANSWERS = {"isapi_answers", "isapi_wire"}
@@ -50,7 +50,8 @@ SAME_LAYER = {
     "settings": {"signatures"},
     "logs": {"settings"},
     "metrics": {"logs"},
-    "supabase_rest": {"logs"},
+    "supabase_rest": {"http_faults", "logs"},
+    "symptoms": {"logs", "signatures"},
     "tokens": {"logs", "settings"},
     "isapi_answers": {"isapi_codes"},
     "isapi_wire": {"isapi_answers"},
@@ -64,6 +65,8 @@ SAME_LAYER = {
     "reports": {"buttons", "callers"},
     "webhook": {"bodies", "problems"},
     "app": {"buttons", "callers", "cors", "openapi", "problems", "reports", "webhook"},
+    "diagnosis": {"machine"},
+    "checks": {"diagnosis", "machine", "reach"},
     "__main__": {"checks", "serving"},
 }
 
