@@ -49,7 +49,8 @@ class Diagnosis:
         theirs = float(details["clock"] or "")
         yield symptoms.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
         yield symptoms.webhooks(json.loads(details["webhooks"] or "null"), settings.poll_s)
-        yield symptoms.work(json.loads(details["work"] or ""), settings.poll_s)
+        work = json.loads(details["work"] or "")
+        yield symptoms.work(work, poll_s=settings.poll_s, look_s=settings.look_s)
         for name, detail in details.items():
             if name.startswith(TERMINAL):
                 figures = json.loads(detail or "")

@@ -103,9 +103,13 @@ class Wire:
             raise TerminalUnreachable from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TerminalTimeout(f"The terminal did not answer within {timeout_s:g} s.") from exc
-        except (httpx.NetworkError, httpx.RemoteProtocolError) as exc:
+        except httpx.NetworkError as exc:
             raise TerminalUnreachable(
-                "The terminal cut the connection before it answered."
+                "The terminal reset the connection before it answered."
+            ) from exc
+        except httpx.RemoteProtocolError as exc:
+            raise TerminalUnreachable(
+                "The terminal cut the connection before its answer was complete."
             ) from exc
         except (
             httpx.HTTPError,

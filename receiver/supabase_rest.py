@@ -86,9 +86,6 @@ async def rows(query: Query) -> list[Row]:
 
 
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
-_NO_JSON = "JSON could not be generated"
-"""What the supabase library says of an answer that is not PostgREST's, but a proxy's page."""
-
 _ADVICE = (
     (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
     (r"540", "the project is paused: restore it in the Supabase dashboard"),
@@ -105,7 +102,8 @@ _ADVICE = (
     (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
     (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
 )
-"""What to do about a code; the first that matches."""
+"""What to do about a code, of Postgres, PostgREST or HTTP; the first that matches. PostgREST itself
+always says one of the former two."""
 
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
@@ -114,11 +112,10 @@ def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")
     if _KEY_REFUSED.match(said):
         advice = "check SUPABASE_SERVICE_ROLE_KEY"
-    reason = f"HTTP {code}" if said == _NO_JSON else f"{code}: {said}"
     if _TRANSIENT.fullmatch(code):
         return SupabaseUnreachable(
-            f"Supabase is in trouble ({reason}){f': {advice}' if advice else ''}."
+            f"Supabase is in trouble ({code}: {said}){f': {advice}' if advice else ''}."
         )
     return SupabaseRefused(
-        f"Supabase refused the request ({reason}): {advice or 'see the Postgres log'}."
+        f"Supabase refused the request ({code}: {said}): {advice or 'see the Postgres log'}."
     )

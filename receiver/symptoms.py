@@ -134,13 +134,14 @@ def _webhook_end(end: str, figures: Figures) -> str:
     return WEBHOOK_ENDS[end].format(status=status, error=_said(figures["error"]))
 
 
-def work(figures: Figures, poll_s: float) -> Finding:
+def work(figures: Figures, *, poll_s: float, look_s: float) -> Finding:
     """Say whether a receiver takes what there is to do, from the traces that one leaves.
 
     At fault where work lies there and no receiver was at any terminal, both for longer than one
     that runs and polls would let pass.
     """
-    waited_s = max(figures["edits_s"] or 0.0, figures["due_s"] or 0.0)
+    look_overdue_s = (figures["looked_s"] or 0.0) - look_s
+    waited_s = max(figures["edits_s"] or 0.0, figures["due_s"] or 0.0, look_overdue_s)
     seen_s = figures["seen_s"]
     idle_s = waited_s if seen_s is None else min(waited_s, seen_s)
     seen = "" if seen_s is None else f"a receiver was at work {duration(max(seen_s, 0.0))} ago"

@@ -53,8 +53,9 @@ begin
 end $$;
 
 -- How the work goes as a whole: how many edits nobody has taken and for how long the oldest of them
--- waits; for how long a pair that could have been claimed was not; and when a receiver was last seen.
--- A check is none: its leases bear its name, `check:…`.
+-- waits; for how long a pair that could have been claimed was not; how long ago a terminal was looked
+-- at that does not rest; and when a receiver was last seen. A check is none: its leases bear its
+-- name, `check:…`.
 create or replace function hikvision_sync.work() returns jsonb
 language sql volatile security definer set search_path = '' as $$
     select jsonb_build_object(
@@ -68,6 +69,12 @@ language sql volatile security definer set search_path = '' as $$
             join public.dispozitive_pontaj d on d.id = p.terminal_id and d.status = 'activ'
             join hikvision_sync.terminals t on t.terminal_id = p.terminal_id
             where p.wanted > p.done),
+        'looked_s', (
+            select extract(epoch from n.now - min(greatest(
+                t.looked_at, t.rests_until, t.free_at, t.leased_until, t.changed_at)))
+            from hikvision_sync.terminals t
+            join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
+            where t.looked_at is not null),
         'seen_s', extract(epoch from n.now - greatest(
             (select max(p.recorded_at) from hikvision_sync.pairs p),
             (select max(case
@@ -143,6 +150,9 @@ begin
     return query select 'pg_net', case
         when to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null
         then 'pg_net is not installed: enable it under Database > Extensions' end, null::text;
+    return query select 'ledger', case
+        when to_regclass('hikvision_sync.posts') is null
+        then 'is of an older version: run sql/0001_ledger.sql again, then the others' end, null::text;
     return query select 'pgcrypto', case
         when to_regprocedure('extensions.hmac(bytea,bytea,text)') is null
         then 'pgcrypto is not in the schema extensions: create extension pgcrypto '

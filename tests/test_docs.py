@@ -122,6 +122,21 @@ def test_every_route_is_in_the_readme() -> None:
     assert {route for route in routes if f"{route}`" not in table} == set()
 
 
+def test_the_words_that_the_readme_gives_for_a_fault_are_those_that_check_says() -> None:
+    said = [
+        node.value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    table = README.split("its words | what to do |")[1].split("\n\n")[0]
+    words = [part for row in table.splitlines() for part in re.findall(r'"([^"]+)"', row)]
+    assert len(words) > 30
+    for part in words:
+        for piece in re.split(r" … | …|…| 502 ", part):
+            assert any(piece in text for text in said), piece
+
+
 def test_the_procfile_serves_with_the_same_flags_as_the_command_and_the_sandbox() -> None:
     _, _, command = (ROOT / "Procfile").read_text(encoding="utf-8").partition(":")
     address = ["--host", "0.0.0.0", "--port", "${PORT:-8000}"]
