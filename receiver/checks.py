@@ -57,7 +57,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield finding
         yield _speed(took_s)
         if diagnosis.webhook_origin:
-            yield await reach.find(diagnosis.webhook_origin)
+            yield await reach.find(diagnosis.webhook_origin, here=settings.port)
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, _no_photo, Metrics())
         pushes = Pushes(settings.leaver_policy, ledger, directory, visits)

@@ -7,6 +7,8 @@ from typing import Final
 
 import httpx
 
+REFUSED: Final = "the connection is refused, nothing listens there"
+
 _CAUSES: Final = (
     (
         ssl.SSLCertVerificationError,
@@ -14,7 +16,7 @@ _CAUSES: Final = (
     ),
     (ssl.SSLError, "no TLS connection comes about"),
     (socket.gaierror, "its name cannot be resolved (DNS)"),
-    (ConnectionRefusedError, "the connection is refused, nothing listens there"),
+    (ConnectionRefusedError, REFUSED),
 )
 """By what lies under httpx's exception; the first that is there."""
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from receiver.http_faults import in_words
+from receiver.http_faults import REFUSED, in_words
 from receiver.logs import printable, redact
 from receiver.symptoms import Finding
 
@@ -20,31 +20,46 @@ MOST_BYTES: Final = 64 * 1024
 PROBLEM: Final = "application/problem+json"
 NOT_RUNNING: Final = "Is it running? No edit is lost: it catches up by itself when it is back"
 
+_NO_ANSWER: Final = (TimeoutError, httpx.HTTPError, httpx.InvalidURL)
+READY_HERE: Final = "runs here and is ready; from here its address cannot be reached"
 
-async def find(origin: str) -> Finding:
-    """Ask the receiver at `https://host[:port]` whether it can do its work."""
+
+async def find(origin: str, *, here: int) -> Finding:
+    """Ask the receiver at `https://host[:port]` whether it can do its work.
+
+    Where no connection comes about, it is asked at this machine's port `here` too: some routers do
+    not lead their own network back in by its public address, which is no fault of the receiver's.
+    """
     what = f"receiver at {printable(httpx.URL(origin).host)}"
-    limits = httpx.Timeout(TIMEOUT_S)
-    try:
-        async with (
-            asyncio.timeout(2 * TIMEOUT_S),
-            httpx.AsyncClient(timeout=limits, follow_redirects=False) as http,
-        ):
-            status, media_type, body = await _get(http, f"{origin}/readyz")
-            if status == httpx.codes.OK and _member(body, "status") == "ready":
-                return Finding(what=what, fault=None, note="ready")
-            if status == httpx.codes.SERVICE_UNAVAILABLE and media_type == PROBLEM:
-                said = _member(body, "detail")
-                return Finding(what=what, fault=f"runs, and cannot do its work: {said}")
-            # A proxy may pass on the webhooks alone. Asked with GET, the receiver says 405.
-            webhooks = await _get(http, f"{origin}/webhooks/supabase")
-            if webhooks[:2] == (httpx.codes.METHOD_NOT_ALLOWED, PROBLEM):
-                return Finding(what=what, fault=None, note="takes webhooks; /readyz is not open")
-    except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-        return Finding(
-            what=what, fault=f"does not answer from here: {in_words(error)}. {NOT_RUNNING}"
-        )
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as http:
+        try:
+            return await _ask(http, what, origin)
+        except _NO_ANSWER as error:
+            words = in_words(error)
+            if words != REFUSED and await _ready(http, f"http://127.0.0.1:{here}"):
+                return Finding(what=what, fault=None, note=f"{READY_HERE}: {words}")
+            return Finding(what=what, fault=f"does not answer from here: {words}. {NOT_RUNNING}")
+
+
+async def _ask(http: httpx.AsyncClient, what: str, origin: str) -> Finding:
+    status, media_type, body = await _get(http, f"{origin}/readyz")
+    if status == httpx.codes.OK and _member(body, "status") == "ready":
+        return Finding(what=what, fault=None, note="ready")
+    if status == httpx.codes.SERVICE_UNAVAILABLE and media_type == PROBLEM:
+        return Finding(what=what, fault=f"runs, and cannot do its work: {_member(body, 'detail')}")
+    # A proxy may pass on the webhooks alone. Asked with GET, the receiver says 405.
+    webhooks = await _get(http, f"{origin}/webhooks/supabase")
+    if webhooks[:2] == (httpx.codes.METHOD_NOT_ALLOWED, PROBLEM):
+        return Finding(what=what, fault=None, note="takes webhooks; /readyz is not open")
     return Finding(what=what, fault=_not_ours(status))
+
+
+async def _ready(http: httpx.AsyncClient, origin: str) -> bool:
+    try:
+        _, _, body = await _get(http, f"{origin}/readyz")
+    except _NO_ANSWER:
+        return False
+    return _member(body, "status") == "ready"
 
 
 def _not_ours(status: int) -> str:
@@ -62,7 +77,7 @@ def _not_ours(status: int) -> str:
 
 
 async def _get(http: httpx.AsyncClient, url: str) -> tuple[int, str, bytes]:
-    async with http.stream("GET", url) as response:
+    async with asyncio.timeout(TIMEOUT_S), http.stream("GET", url) as response:
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk

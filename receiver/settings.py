@@ -43,6 +43,7 @@ class Settings:
     poll_s: float = 30.0
     look_s: float = 900.0
     log_format: LogFormat = "json"
+    port: int = 8000
     jwks_url: str = ""
     jwt_secret: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
@@ -69,6 +70,7 @@ class Settings:
             "poll_s": env.optional("POLL_SECONDS", _number(0.1, 3600), 30.0),
             "look_s": env.optional("LOOK_SECONDS", _number(1, 86400), 900.0),
             "log_format": env.optional("LOG_FORMAT", _one_of(LogFormat), "json"),
+            "port": env.optional("PORT", _whole(1, 65535), 8000),
             "jwks_url": env.optional("SUPABASE_JWKS_URL", _http_url, ""),
             "jwt_secret": env.optional("SUPABASE_JWT_SECRET", _jwt_secret, None),
             "cors_origins": env.optional("CORS_ALLOWED_ORIGINS", _origins, NO_ORIGINS),

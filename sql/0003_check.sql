@@ -204,9 +204,13 @@ begin
     exception when others then  -- pg_net's tables are not ours, and their shape may change
         return query select 'webhooks', null::text, null::text;
     end;
-    return query select 'work', null::text, hikvision_sync.work()::text;
-    return query select 'terminal ' || s.terminal_id, null::text, s.state::text
-        from hikvision_sync.terminal_states() s;
+    begin
+        return query select 'work', null::text, hikvision_sync.work()::text;
+        return query select 'terminal ' || s.terminal_id, null::text, s.state::text
+            from hikvision_sync.terminal_states() s;
+    exception when others then  -- the ledger is of another version
+        return query select 'work', null::text, null::text;
+    end;
 end $$;
 
 revoke all on all functions in schema hikvision_sync from public;

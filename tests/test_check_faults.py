@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from receiver import checks, machine, reach, supabase_rest, symptoms
@@ -53,7 +54,7 @@ async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
         pause_s=0.0,
         poll_s=1.0,
         postgres=embedded_postgres,
-        settings={"DEVICE_TIMEOUT_SECONDS": "0.5"},
+        settings={"DEVICE_TIMEOUT_SECONDS": "0.5", "PORT": "1"},
     ) as world:
         yield world
 
@@ -203,6 +204,12 @@ async def test_a_ledger_without_the_table_of_posts_is_said_to_be_older(world: Wo
     world.execute("drop table hikvision_sync.posts")
     found = await check(world)
     assert "run sql/0001_ledger.sql again" in found.fault("database: ledger")
+
+
+async def test_a_ledger_without_a_column_is_said_to_be_of_another_version(world: World) -> None:
+    world.execute("alter table hikvision_sync.terminals drop column changed_at")
+    world.execute("alter table hikvision_sync.pairs drop column recorded_at")
+    assert "run this version's sql/ files" in (await check(world)).fault("database: sql")
 
 
 # The clock
@@ -494,9 +501,31 @@ async def test_what_answers_in_the_receivers_place_is_named(
 ) -> None:
     routes = [Route("/readyz", readyz), Route("/webhooks/supabase", webhooks)]
     async with LoopbackServer(Starlette(routes=routes)) as server:
-        found = await reach.find(server.url)
+        found = await reach.find(server.url, here=1)
     assert words in (found.fault or found.note)
     assert "elsewhere" not in str(found)
+
+
+async def says_ready(_: Request) -> Response:
+    return JSONResponse({"status": "ready"})
+
+
+async def test_a_receiver_that_is_ready_here_is_no_fault_behind_a_router_that_leads_nobody_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "TIMEOUT_S", 0.3)
+    async with (
+        LoopbackServer(Starlette(routes=[Route("/readyz", says_ready)])) as here,
+        Line(port_of(here.url)) as line,
+    ):
+        set_vault(world, "webhook_url", f"{line.url}/webhooks/supabase")
+        line.hurt(SILENT)
+        note = (await check(world, PORT=str(port_of(here.url)))).note("receiver at 127.0.0.1")
+        assert "runs here and is ready; from here its address cannot be reached" in note
+        assert "does not answer" in (await check(world, PORT="1")).fault("receiver at 127.0.0.1")
+        await line.refuse()  # not what such a router does
+        refused = await check(world, PORT=str(port_of(here.url)))
+        assert "is refused" in refused.fault("receiver at 127.0.0.1")
 
 
 # Terminals
@@ -574,7 +603,7 @@ class Usage:
 
 async def test_a_full_disk_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await check(world)).note("disk") == ""
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     assert "is full: 0 MB are left for " in (await check(world)).fault("disk")
 
 
