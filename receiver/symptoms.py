@@ -3,6 +3,7 @@
 The words name no person, no secret and no photo; hosts and processes they may.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ WEBHOOK_ENDS: Final = {
     "the Vault's hikvision_sync_webhook_url",
     "timeout": "not answered within 5 s: the receiver hangs, or a firewall swallows them",
     "error": "could not be delivered ({error}): is the receiver running, and reachable from "
-    "Supabase at the Vault's hikvision_sync_webhook_url?",
+    "Supabase at the address in the Vault's hikvision_sync_webhook_url?",
     "lost": "lost by pg_net, which was restarted or crashed",
 }
 """How a webhook failed, by the words of hikvision_sync.webhook_ends()."""
@@ -118,8 +119,8 @@ def webhooks(figures: Figures | None, poll_s: float) -> Finding:
     ]
     return Finding(
         what=what,
-        fault=f"of the last {len(settled)}, the newest {len(streak)} failed: {'; '.join(parts)}. "
-        f"{_still(poll_s)}",
+        fault=f"of the last {len(settled)}, the newest {len(streak)} failed: "
+        f"{_sentence('; '.join(parts))} {_still(poll_s)}",
     )
 
 
@@ -131,7 +132,8 @@ def _webhook_end(end: str, figures: Figures) -> str:
     status = figures["status"]
     if end == "status" and status in (502, 503, 504):
         return f"answered {status} by a proxy: the receiver behind it does not run"
-    return WEBHOOK_ENDS[end].format(status=status, error=_said(figures["error"]))
+    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # an address's path is not told
+    return WEBHOOK_ENDS[end].format(status=status, error=error)
 
 
 def work(figures: Figures, *, poll_s: float, look_s: float) -> Finding:
@@ -223,7 +225,7 @@ def _count(count: int, one: str, more: str) -> str:
 
 
 def _sentence(words: str) -> str:
-    return words if words.endswith(".") else f"{words}."
+    return words if words.endswith((".", "?")) else f"{words}."
 
 
 def _said(words: object) -> str:

@@ -285,7 +285,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
             assert "the connection is refused" in dead.fault("receiver at 127.0.0.1")
             assert "Is it running?" in dead.fault("receiver at 127.0.0.1")
             assert "of the last 4, the newest 2 failed: 2 could not be" in dead.fault("webhooks")
-            assert "No edit is lost" in dead.fault("webhooks")
+            assert "hikvision_sync_webhook_url? No edit is lost" in dead.fault("webhooks")
             assert "no receiver has taken up any work for 12 min" in dead.fault("work")
             assert "2 edits wait" in dead.fault("work")
 
@@ -469,6 +469,14 @@ async def test_the_address_of_webhooks_is_never_said_whole(world: World) -> None
     assert found.note("receiver at 127.0.0.1") == "ready"
     assert "Parola" not in str(found)
     assert "ana:" not in str(found)
+
+
+def test_pg_nets_words_for_an_error_are_told_without_an_address() -> None:
+    error = "Could not resolve https://receiver.example/webhooks/supabase?key=1 in time"
+    figures = {"ends": ["error"], "status": None, "error": error, "queued_s": None}
+    fault = symptoms.webhooks(figures, poll_s=30).fault
+    assert fault
+    assert "(Could not resolve … in time)" in fault
 
 
 async def moved(_: Request) -> Response:
