@@ -37,6 +37,19 @@ def test_a_server_keeps_its_data_over_stop_and_start_and_is_deleted_at_the_end()
     assert not Path(row[0]).parent.exists()
 
 
+def test_what_was_committed_is_there_after_a_stop_that_did_not_ask() -> None:
+    with PostgresServer.embedded() as server:
+        database = server.create_database("kept")
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            connection.execute("create table t (v int)")
+            for n in range(200):
+                connection.execute("insert into t values (%s)", (n,))
+            server.stop("immediate")
+        server.start()
+        with psycopg.connect(database.superuser_dsn) as connection:
+            assert connection.execute("select count(*) from t").fetchone() == (200,)
+
+
 def test_a_directory_without_binaries_is_refused_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,11 +33,11 @@ MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # mkdtemp makes a fresh direc
 ROOMY_BYTES = 4 * 1024**3
 
 # Durability is given up for speed, which is fine for data that nobody will miss, and only for such.
-# A restart by `stop` and `start` keeps the data all the same; a crash of the machine would not.
+# Whatever was committed is there after `stop` and `start`, however the server was stopped; after a
+# crash of the machine it would not be.
 CONFIGURATION = """
 listen_addresses = ''
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 shared_buffers = '64MB'
 lc_messages = 'C'
