@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from receiver import buttons, logs, reports, webhook
 from receiver.callers import Presses, services
@@ -29,6 +30,18 @@ from receiver.services import running
 from receiver.settings import Settings
 
 
+class App(Starlette):
+    """Starlette's app, past whose layers webhooks go straight to their endpoint."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a webhook, or let Starlette answer; it also refuses other methods than POST."""
+        if scope["type"] == "http" and scope["path"] == webhook.PATH and scope["method"] == "POST":
+            scope["app"] = self
+            await self.state.webhook(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app() -> Starlette:
     """Return the app; reads the environment and raises SettingsInvalid where it is not complete."""
     settings = Settings.from_env()
@@ -39,8 +52,8 @@ def create_app() -> Starlette:
         async with running(settings) as app.state.services:
             yield
 
-    endpoint = UnexpectedErrors(webhook.Webhook(settings.webhook_keys))
-    app = Starlette(
+    endpoint = webhook.Webhook(settings.webhook_keys)
+    app = App(
         routes=[
             Route(webhook.PATH, endpoint, methods=["POST"]),
             *buttons.ROUTES,
@@ -56,7 +69,6 @@ def create_app() -> Starlette:
             HTTPException: http_refused,
         },
         middleware=[
-            Middleware(webhook.Shortcut, endpoint),
             Middleware(
                 Cors,
                 allow_origins=settings.cors_origins,
@@ -70,6 +82,7 @@ def create_app() -> Starlette:
         ],
         lifespan=lifespan,
     )
+    app.state.webhook = endpoint
     app.state.presses = Presses()
     app.state.now = time.time
     app.router.redirect_slashes = False  # pg_net would follow a redirect without the body

@@ -9,7 +9,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, TextIO, cast
 from uuid import UUID
@@ -123,6 +124,43 @@ class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say so on stderr; logging's own way prints the record's arguments, unredacted."""
         _say_unwritten(record.name, sys.exc_info()[1])
+
+
+class Trickle:
+    """A budget of log lines for what anybody may cause by the thousand: many at once, then few.
+
+    The disk is the attacker's otherwise. Metrics count what is left out.
+    """
+
+    def __init__(
+        self,
+        write: Callable[..., object],
+        *,
+        at_once: int = 100,
+        per_s: float = 10.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._at_once = at_once
+        self._per_s = per_s
+        self._now = now
+        self._at = now()
+        self._left = float(at_once)
+        self._left_out = 0
+
+    def __call__(self, event: str, **values: object) -> None:
+        """Write an event, with how many were left out before it, or leave it out too."""
+        at = self._now()
+        self._left = min(self._at_once, self._left + (at - self._at) * self._per_s)
+        self._at = at
+        if self._left < 1:
+            self._left_out += 1
+            return
+        self._left -= 1
+        if self._left_out:
+            values["left_out"] = self._left_out
+            self._left_out = 0
+        self._write(event, **values)
 
 
 def configure(log_format: LogFormat) -> None:

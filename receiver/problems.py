@@ -35,13 +35,13 @@ def problem(
 async def request_refused(request: Request, exc: Exception) -> Response:
     """Answer with the status that the refusal names."""
     assert isinstance(exc, RequestRefused)  # noqa: S101 - what it is registered for
-    return refused(request.scope["path"], exc)
+    path = request.scope["path"]
+    log.warning("request_refused", path=path[:100], status=int(exc.status), reason=exc.message)
+    return refused(exc)
 
 
-def refused(path: str, exc: RequestRefused) -> Response:
-    """Log a refusal, and return its answer."""
-    event = "webhook_refused" if path.startswith("/webhooks/") else "request_refused"
-    log.warning(event, path=path[:100], status=int(exc.status), reason=exc.message)
+def refused(exc: RequestRefused) -> Response:
+    """Return the answer to what is refused."""
     headers, more = dict(exc.headers), {}
     if isinstance(exc, TooManyRequests):
         headers["Retry-After"] = str(exc.retry_after_s)

@@ -1,26 +1,28 @@
 """The webhook: verify, validate, wake the worker, 202. Nothing is awaited but the body itself.
 
-A bare ASGI callable, past Starlette's routing and its request and response objects: one import of
+A bare ASGI callable, past Starlette's layers and its request and response objects: one import of
 HR's is thousands of webhooks within seconds, and those cost more than all that is done here.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from receiver import signatures
 from receiver.bodies import read_body
 from receiver.errors import RequestRefused, SignatureInvalid
 from receiver.events import parse_event
-from receiver.logs import get_logger
-from receiver.problems import refused
+from receiver.logs import Trickle, get_logger
+from receiver.problems import problem, refused
 from receiver.services import Services
 
 PATH = "/webhooks/supabase"
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+ACCEPTED = int(HTTPStatus.ACCEPTED)
+
+log = get_logger(__name__)
 
 
 class Webhook:
@@ -28,21 +30,28 @@ class Webhook:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
-        self._log = get_logger(__name__).bind()  # once, not for every webhook
+        bound = log.bind()  # once, not for every webhook
+        self._log_accepted, self._log_refused = Trickle(bound.info), Trickle(bound.warning)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook; the app has to be running."""
         services: Services = scope["app"].state.services
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+        status, answer = ACCEPTED, b""
+        refusal: Response | None = None
         try:
-            body = await self._accept(scope, receive, services)
-            status = HTTPStatus.ACCEPTED
-            await _answer(send, body)
-        except RequestRefused as refusal:
-            status = refusal.status
-            await refused(scope["path"], refusal)(scope, receive, send)
-        finally:
-            services.metrics.answered(status)
+            answer = await self._accept(scope, receive, services)
+        except RequestRefused as error:
+            status, refusal = error.status, refused(error)
+            self._log_refused("webhook_refused", status=status, reason=error.message)
+        except Exception:  # never a traceback, nor a connection without an answer
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            refusal = problem(status, "The receiver failed; see its log.")
+            log.exception("webhook_failed")
+        services.metrics.answered(status)
+        if refusal is None:
+            await _say_accepted(send, answer)
+        else:
+            await refusal(scope, receive, send)
 
     async def _accept(self, scope: Scope, receive: Receive, services: Services) -> bytes:
         body = await read_body(receive)
@@ -57,35 +66,18 @@ class Webhook:
         )
         event = parse_event(body)
         services.worker.wake()
-        self._log.info(
-            "webhook_accepted", table=event.table, type=event.type, employee_id=event.employee_id
-        )
-        angajat_id = str(event.employee_id) if event.employee_id else None
-        return _ENCODER.encode({"accepted": True, "angajat_id": angajat_id}).encode()
+        id_ = event.employee_id
+        self._log_accepted("webhook_accepted", table=event.table, type=event.type, employee_id=id_)
+        quoted = f'"{id_}"' if id_ else "null"
+        return f'{{"accepted":true,"angajat_id":{quoted}}}'.encode()
 
 
-class Shortcut:
-    """Middleware that hands webhooks to their endpoint past all that stands behind it."""
-
-    def __init__(self, app: ASGIApp, webhook: ASGIApp) -> None:
-        self._app = app
-        self._webhook = webhook
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on whatever is no webhook; the router refuses other methods than POST."""
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST":
-            await self._webhook(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-async def _answer(send: Send, body: bytes) -> None:
+async def _say_accepted(send: Send, body: bytes) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
     ]
-    status = int(HTTPStatus.ACCEPTED)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": ACCEPTED, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -398,3 +398,23 @@ def test_uvicorns_own_handlers_do_not_write_beside_ours() -> None:
     finally:
         for logger in loggers:
             logger.handlers.clear()
+
+
+def test_lines_that_anybody_may_cause_are_few_and_say_how_many_they_stand_for(
+    json_output: Output,
+) -> None:
+    at = 0.0
+    log = logs.get_logger("receiver").bind()
+    trickle = logs.Trickle(log.warning, at_once=3, per_s=2.0, now=lambda: at)
+    for n in range(1000):
+        trickle("webhook_refused", n=n)
+    assert [event["n"] for event in json_output.events] == [0, 1, 2]
+    at = 0.6
+    for n in range(1000):
+        trickle("webhook_refused", n=n)
+    assert len(json_output.events) == 4
+    assert json_output.events[-1]["left_out"] == 997
+    at = 1000.0
+    for n in range(1000):
+        trickle("webhook_refused", n=n)
+    assert [event.get("left_out") for event in json_output.events[4:]] == [999, None, None]
