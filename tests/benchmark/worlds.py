@@ -1,0 +1,144 @@
+"""The same world for both who are measured: the receiver, or the literal plan in its place."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from receiver.sandbox.hr import Hr
+from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.terminal import Call, Profile, SimulatedTerminal
+from receiver.sandbox.world import World, open_world
+
+Who = Literal["ours", "baseline"]
+BOTH: tuple[Who, ...] = ("ours", "baseline")
+
+ROOT = Path(__file__).parents[2]
+START_S = 30.0
+SETTLED_S = 60.0
+QUIET_S = 0.4
+RESYNC_ALL = "/api/hikvision/sync-all-to-all-devices"
+
+
+@asynccontextmanager
+async def served_world(  # noqa: PLR0913 - keyword-only, and most have a default
+    who: Who,
+    postgres: PostgresServer,
+    *,
+    terminals: int,
+    pause_s: float = 0.0,
+    lanes: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[World]:
+    """Open a world with current terminals that one of the two serves."""
+    profiles = {f"Poarta {place}": Profile() for place in range(terminals)}
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(
+            open_world(
+                profiles,
+                pause_s=pause_s,
+                poll_s=30.0,
+                lanes=lanes,
+                postgres=postgres,
+                settings=settings,
+            )
+        )
+        if who == "ours":
+            await world.receiver.start()
+            async with asyncio.timeout(SETTLED_S):  # the new terminals are looked at and filled
+                while world.execute("select from hikvision_sync.edits"):  # noqa: ASYNC110 - a table
+                    await asyncio.sleep(0.05)
+            await quiet(world)
+        else:
+            await stack.enter_async_context(_literal_plan(world))
+        yield world
+
+
+@asynccontextmanager
+async def _literal_plan(world: World) -> AsyncIterator[None]:
+    """Run the literal plan in a process of its own, where the receiver would be."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "tests.benchmark.literal_plan:create_app"),
+        *("--factory", "--no-access-log", "--log-level", "warning"),
+        *("--host", "127.0.0.1", "--port", str(world.receiver.port)),
+        env={**kept, **world.environment, "NO_PROXY": "*"},
+        cwd=ROOT,
+    )
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(START_S):
+            while process.returncode is None:
+                try:
+                    await client.get(f"{world.receiver.url}/healthz")
+                    break
+                except httpx.HTTPError:
+                    await asyncio.sleep(0.05)
+        if process.returncode is not None:
+            raise RuntimeError("The literal plan did not start; it said why above.")
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def calls(world: World) -> list[Call]:
+    """Return what all terminals of a world have been asked so far, in its order."""
+    found = [call for site in world.sites for call in site.terminal.sightings.calls]
+    return sorted(found, key=lambda call: call.started)
+
+
+async def quiet(world: World) -> None:
+    """Wait until every terminal holds what HR says, and nobody calls one any more."""
+    async with asyncio.timeout(SETTLED_S):
+        seen, since = -1, 0.0
+        clock = asyncio.get_running_loop().time
+        while seen != (now := len(calls(world))) or clock() - since < QUIET_S:
+            if seen != now:
+                seen, since = now, clock()
+            await asyncio.sleep(0.05)
+            if world.disagreeing():
+                seen = -1
+
+
+async def employ_unnoticed(world: World, count: int) -> None:
+    """Have so many employees with photos of whom no webhook and no ledger knows."""
+    for table in ("angajati", "angajati_biometrie"):
+        world.execute(f"alter table {table} disable trigger user")
+    async with Hr(world.supabase) as hr:
+        for n in range(count):
+            photo = await hr.upload(f"unnoticed-{n}.jpg")
+            row = await hr.insert("angajati", {"nume": f"Muncitor{n}", "prenume": "Ion"})
+            row = {"angajat_id": row["id"], "employee_no": 5000 + n, "foto_fata_url": photo}
+            await hr.insert("angajati_biometrie", row)
+    for table in ("angajati", "angajati_biometrie"):
+        world.execute(f"alter table {table} enable trigger user")
+
+
+async def resync_all(world: World) -> None:
+    """Press the button and wait for its end; raise where anything failed."""
+    token = world.supabase.access_token()
+    async with httpx.AsyncClient(trust_env=False, timeout=None) as client:  # noqa: S113 - it is long
+        answer = await client.post(
+            f"{world.receiver.url}{RESYNC_ALL}",
+            json={},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+    answer.raise_for_status()
+    failed = {
+        name: count
+        for name, count in answer.json().get("summary", {}).items()
+        if name != "success" and count
+    }
+    if failed:
+        raise RuntimeError(f"A bulk run of the benchmark did not go well: {failed}")
+
+
+def terminals_of(world: World) -> Sequence[SimulatedTerminal]:
+    """Return a world's terminals."""
+    return [site.terminal for site in world.sites]
