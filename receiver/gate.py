@@ -102,8 +102,10 @@ class Gate:
         """
         entrance = self._entrances.setdefault(terminal_id, _Entrance())
         async with entrance.lock:
+            # In the pause, which is then not followed by a wait for Supabase; and before it holds a
+            # lane, so that others need not wait for it either.
+            await lease.ensure(self.pause_left_s(terminal_id) + call_s)
             await self._wait_until(entrance.free_at)
-            await lease.ensure(call_s)  # before it holds a lane: others need not wait for Supabase
             lane_free_at = await self._lanes.get()
             called = False
             try:

@@ -286,11 +286,29 @@ async def test_no_call_begins_where_the_lease_cannot_be_renewed(error: Exception
     assert [call.begin for call in calls] == [1000, 1002.5], "no call was made, so no pause is due"
 
 
-async def test_the_lease_is_looked_at_after_the_wait_and_not_before() -> None:
+async def test_the_lease_is_renewed_in_the_pause_so_that_the_call_follows_it_at_once() -> None:
     world = World(pause_s=30.0)
-    renewals = Renewals(world.time)
+    renewals = Renewals(world.time, 4.0)
     lease = Lease(renewals, until=world.time.now + 40.0, clock=world.time)
-    await world.play(world.call(ONE, lasts_s=1.0), world.call(ONE, lease=lease))
+    first, second = await world.play(
+        world.call(ONE, lasts_s=1.0), world.call(ONE, lasts_s=14.0, lease=lease)
+    )
+    assert second.begin == first.end + 30.0
+    assert renewals.asked == [30.0 + CALL_S + LEASE_MARGIN_S + LEASE_SPARE_S]
+    assert renewals.until >= second.begin + CALL_S
+
+
+async def test_the_lease_is_looked_at_again_after_a_wait_that_took_longer_than_it_should() -> None:
+    """The process may have been stopped in it."""
+    world = World(pause_s=1.0)
+    renewals = Renewals(world.time)
+    await world.play(world.call(ONE))
+    lease = Lease(renewals, until=world.time.now + 25.0, clock=world.time)
+    waiting = world.start(world.call(ONE, lease=lease))
+    await world.time.settle()
+    assert renewals.asked == []
+    world.time.now += 20.0
+    await world.time.until_done(waiting)
     assert renewals.asked == [CALL_S + LEASE_MARGIN_S + LEASE_SPARE_S]
 
 
