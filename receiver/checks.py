@@ -60,7 +60,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield await reach.find(diagnosis.webhook_origin, here=settings.port)
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, _no_photo, Metrics())
-        pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
+        pushes = Pushes(settings.leaver_policy, ledger, visits)
         drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
         for id_, terminal in terminals:
             if isinstance(terminal, TerminalError):

@@ -7,12 +7,11 @@ whose `rest` is set is over.
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from receiver import witness
-from receiver.directory import Directory
 from receiver.errors import (
     AnswerUnexplained,
     ReceiverError,
@@ -60,22 +59,24 @@ class Push:
 class Pushes:
     """Pushes by this receiver's rules for leavers."""
 
-    def __init__(
-        self, policy: LeaverPolicy, ledger: Ledger, directory: Directory, visits: Visits
-    ) -> None:
+    def __init__(self, policy: LeaverPolicy, ledger: Ledger, visits: Visits) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._directory = directory
         self._visits = visits
 
-    async def serve(self, visit: Visit, terminal: Terminal, pairs: Iterable[Pair]) -> None:
+    async def serve(
+        self,
+        visit: Visit,
+        terminal: Terminal,
+        pairs: Sequence[Pair],
+        employees: Mapping[UUID, Employee],
+    ) -> None:
         """Bring wanted pairs there one by one; with none, only look at the terminal.
 
-        Ends early when one of them gives the terminal a rest, or somebody pressed a button.
+        `employees` are those of the pairs, read after these were claimed. Ends early when one of
+        the pairs gives the terminal a rest, or somebody pressed a button.
         """
-        pairs = tuple(pairs)
         client = self._visits.client(terminal, visit)
-        employees = await self._directory.employees([pair.employee_id for pair in pairs])
         try:
             await client.look()
             could_be = (

@@ -238,7 +238,8 @@ class Runs:
         if visit.rest is None and not visit.deaf:
             due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
             if due:
-                await self._pushes.serve(visit, terminal, due)
+                edited = await self._directory.employees([pair.employee_id for pair in due])
+                await self._pushes.serve(visit, terminal, due, edited)
         return push.outcome
 
     async def _settle(

@@ -75,7 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         )
         metrics = Metrics()
         visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
-        pushes = Pushes(settings.leaver_policy, ledger, directory, visits)
+        pushes = Pushes(settings.leaver_policy, ledger, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
         drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)

@@ -157,11 +157,14 @@ class Worker:
 
     async def _serve(self, visit: Visit, claim: Claim) -> None:
         try:
-            terminal = await self._directory.terminal(claim.terminal_id)
+            terminal, employees = await asyncio.gather(
+                self._directory.terminal(claim.terminal_id),
+                self._directory.employees([pair.employee_id for pair in claim.pairs]),
+            )
         except TerminalUnusable as error:
             self._pushes.blame(visit, error)
         else:
-            await self._pushes.serve(visit, terminal, claim.pairs)
+            await self._pushes.serve(visit, terminal, claim.pairs, employees)
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.give_back(visit)

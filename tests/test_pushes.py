@@ -208,7 +208,11 @@ class House:
         return held
 
     async def serve(self, *pairs: Pair) -> None:
-        await self.pushes.serve(self.visit, self.staff.site, pairs)
+        await self.serve_on(self.visit, pairs)
+
+    async def serve_on(self, visit: Visit, pairs: Sequence[Pair]) -> None:
+        employees = await self.staff.employees([pair.employee_id for pair in pairs])
+        await self.pushes.serve(visit, self.staff.site, pairs, employees)
 
     def paths(self) -> list[str]:
         calls = [c for c in self.terminal.sightings.calls if c.authenticated]
@@ -244,7 +248,7 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
             id=SITE, host="127.0.0.1", port=terminal.port, username="admin", password=password
         )
         notes, staff = Notes(), Staff(site)
-        ledger, directory = cast("Ledger", notes), cast("Directory", staff)
+        ledger = cast("Ledger", notes)
         settings = replace(SETTINGS, device_timeout_s=timeout_s, device_delay_s=0.0)
 
         async def photo(_: str) -> bytes:
@@ -255,7 +259,7 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
         visits = Visits(settings, ledger, Gate(lanes=1, pause_s=0.0), http, photo, Metrics())
         leased = Leased(terminal_id=SITE, fence=1, failures=0, known=known, look=look)
         visit = visits.begin(leased, asked_at=time.monotonic())
-        pushes = Pushes(policy, ledger, directory, visits)
+        pushes = Pushes(policy, ledger, visits)
         made = House(terminal, notes, staff, visits, pushes, visit)
         yield made
         assert terminal.sightings.overlapping_calls == 0
@@ -428,9 +432,7 @@ async def test_a_terminal_that_does_nothing_and_says_ok_is_found_out() -> None:
             asked_at=time.monotonic(),
         )
         held = [at.last(one).outcome.held for one in people]
-        await at.pushes.serve(
-            again, at.staff.site, [pair(p, h) for p, h in zip(people, held, strict=True)]
-        )
+        await at.serve_on(again, [pair(p, h) for p, h in zip(people, held, strict=True)])
         assert {at.last(one).outcome.status for one in people} == {"success"}
         assert all(at.terminal.persons[str(one.employee_no)].face for one in people)
 
