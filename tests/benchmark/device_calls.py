@@ -11,6 +11,7 @@ from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, calls, quiet, resync_all, served_world
 
 NAME = "device_calls"
+QUICK_PEOPLE = 1
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Counted:
 
 async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
     """Return calls, and round trips with the challenges before them, per pair."""
-    people = 3 if quick else 30
+    people = QUICK_PEOPLE if quick else 30
     with await asyncio.to_thread(PostgresServer.embedded) as postgres:
         found = {who: await _counted(who, postgres, people) for who in BOTH}
     rows = []

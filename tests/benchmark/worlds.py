@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,10 @@ import httpx
 
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal import Call, Profile, SimulatedTerminal
 from receiver.sandbox.world import World, open_world
+from tests.faults import Line, late, port_of
 
 Who = Literal["ours", "baseline"]
 BOTH: tuple[Who, ...] = ("ours", "baseline")
@@ -33,9 +35,12 @@ async def served_world(  # noqa: PLR0913 - keyword-only, and most have a default
     terminals: int,
     pause_s: float = 0.0,
     lanes: int = 1,
-    settings: Mapping[str, str] | None = None,
+    supabase_s: float = 0.0,
 ) -> AsyncIterator[World]:
-    """Open a world with current terminals that one of the two serves."""
+    """Open a world with current terminals that one of the two serves.
+
+    Each of Supabase's answers reaches it `supabase_s` late.
+    """
     profiles = {f"Poarta {place}": Profile() for place in range(terminals)}
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(
@@ -45,9 +50,15 @@ async def served_world(  # noqa: PLR0913 - keyword-only, and most have a default
                 poll_s=30.0,
                 lanes=lanes,
                 postgres=postgres,
-                settings=settings,
             )
         )
+        if supabase_s:
+            line = await stack.enter_async_context(Line(port_of(world.supabase.url)))
+            line.hurt(late(supabase_s))
+            world.environment["SUPABASE_URL"] = line.url
+            world.environment["PHOTO_HOSTS"] = world.supabase.url.removeprefix("http://")
+            world.receiver = ReceiverProcess(world.environment, port=world.receiver.port)
+            stack.push_async_callback(world.receiver.close)
         if who == "ours":
             await world.receiver.start()
             async with asyncio.timeout(SETTLED_S):  # the new terminals are looked at and filled
@@ -122,7 +133,8 @@ async def employ_unnoticed(world: World, count: int) -> None:
 
 async def resync_all(world: World) -> None:
     """Press the button and wait for its end; raise where anything failed."""
-    token = world.supabase.access_token()
+    # Who signs is whom the receiver knows as Supabase, which may be a line to it.
+    token = world.supabase.access_token(iss=f"{world.environment['SUPABASE_URL']}/auth/v1")
     async with httpx.AsyncClient(trust_env=False, timeout=None) as client:  # noqa: S113 - it is long
         answer = await client.post(
             f"{world.receiver.url}{RESYNC_ALL}",
