@@ -10,10 +10,24 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import ModuleType
 
-from tests.benchmark import bulk, device_calls, edit_to_terminal, ledger, triggers
+from tests.benchmark import (
+    acknowledgement,
+    bulk,
+    device_calls,
+    edit_to_terminal,
+    ledger,
+    triggers,
+)
 from tests.benchmark.table import Row, printed
 
-PARTS: tuple[ModuleType, ...] = (edit_to_terminal, device_calls, bulk, ledger, triggers)
+PARTS: tuple[ModuleType, ...] = (
+    acknowledgement,
+    edit_to_terminal,
+    device_calls,
+    bulk,
+    ledger,
+    triggers,
+)
 """Each has a NAME, a docstring whose first line is its title, and `measure(quick)`."""
 
 
