@@ -6,6 +6,10 @@ FLAGS = (
     "--factory",
     "--no-access-log",  # the app logs its own events; a query may hold what no log should
     "--no-server-header",
+    "--http",
+    "receiver.http_protocol:ImpatientHttp",  # a request's head has a limit in time and size
+    "--ws",
+    "none",  # there is none; a request for one would leave the protocol above, and its limits
     "--limit-concurrency",
     "1000",
     "--timeout-graceful-shutdown",  # for open requests; the call in flight ends after them

@@ -39,7 +39,7 @@ LAYERS = (
     ("services",),
     (
         *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "webhook"),
-        *("app", "machine", "reach", "diagnosis", "checks", "serving", "__main__"),
+        *("app", "http_protocol", "machine", "reach", "diagnosis", "checks", "serving", "__main__"),
     ),
 )
 ANSWERS = {"isapi_answers", "isapi_wire"}
