@@ -1,5 +1,6 @@
 """The HTTP face: routes of a few lines each. What they decide is decided elsewhere."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from receiver import buttons, logs, reports, webhook
+from receiver.bodies import LARGE_BODIES
 from receiver.callers import Presses, services
 from receiver.cors import Cors
 from receiver.errors import RequestRefused, SupabaseError
@@ -83,6 +85,7 @@ def create_app() -> Starlette:
         lifespan=lifespan,
     )
     app.state.webhook = endpoint
+    app.state.large_bodies = asyncio.Semaphore(LARGE_BODIES)
     app.state.presses = Presses()
     app.state.now = time.time
     app.router.redirect_slashes = False  # pg_net would follow a redirect without the body

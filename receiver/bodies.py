@@ -1,4 +1,4 @@
-"""A request's body, bounded in size and time."""
+"""A request's body, bounded in size and time; and all bodies together, in size."""
 
 import asyncio
 
@@ -11,11 +11,19 @@ MOST_DRAINED_BYTES = 32 * MOST_BODY_BYTES
 """How much of a body that is too large is read and thrown away, so that its sender gets to read
 the 413 instead of a reset connection."""
 BODY_TIMEOUT_S = 10.0
+SMALL_BODY_BYTES = 64 * 1024
+"""More than a webhook of ours or a press has."""
+LARGE_BODIES = 8
+"""How many larger ones are read at a time. The others wait within their time and their senders are
+not read, so that who sends hundreds of them takes no memory, and no turn from a small one."""
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return the body: at most 1 MiB, within 10 s; raise BodyTooLarge or BodyTooSlow."""
-    body, size, more = bytearray(), 0, True
+async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
+    """Return the body: at most 1 MiB, within 10 s; raise BodyTooLarge or BodyTooSlow.
+
+    `large` has the turns of the app's large bodies.
+    """
+    body, size, more, has_turn = bytearray(), 0, True, False
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while more and size <= MOST_DRAINED_BYTES:
@@ -25,10 +33,16 @@ async def read_body(receive: Receive) -> bytes:
                 chunk = message.get("body", b"")
                 more = message.get("more_body", False)
                 size += len(chunk)
+                if size > SMALL_BODY_BYTES and not has_turn:
+                    await large.acquire()
+                    has_turn = True
                 if size <= MOST_BODY_BYTES:
                     body += chunk
     except TimeoutError:
         raise BodyTooSlow from None
+    finally:
+        if has_turn:
+            large.release()
     if size > MOST_BODY_BYTES:
         raise BodyTooLarge
     return bytes(body)

@@ -64,7 +64,7 @@ async def _one_employee(request: Request, *, photo_only: bool) -> Response:
 
 
 async def _options(request: Request) -> Mapping[str, Any]:
-    body = await read_body(request.receive)
+    body = await read_body(request.receive, request.app.state.large_bodies)
     try:
         options = json.loads(body.decode()) if body.strip() else {}
     except (ValueError, RecursionError):

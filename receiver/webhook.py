@@ -54,7 +54,7 @@ class Webhook:
             await refusal(scope, receive, send)
 
     async def _accept(self, scope: Scope, receive: Receive, services: Services) -> bytes:
-        body = await read_body(receive)
+        body = await read_body(receive, scope["app"].state.large_bodies)
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         signatures.verify(
             self._keys,
