@@ -116,7 +116,14 @@ def every_terminal_is_treated_well(
         assert (seen.deletions_of_everybody, seen.deletions_not_of_one) == (0, 0)
 
 
-LONGEST_FIRST = ("test_hr_days", "test_buttons", "test_profiles", "test_faults", "test_chaos")
+LONGEST_FIRST = (
+    "test_hr_days",
+    "test_buttons",
+    "test_profiles",
+    "test_faults",
+    "test_chaos",
+    "test_storms",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,12 +2,15 @@
 
 HURT_CLOCK names a file with the seconds by which the receiver's wall clock is wrong, read anew each
 time, so that it can be set while the receiver runs. HURT_FACE_TIMEOUT_S shortens the 45 s that a
-face call may take, and with them the lease of a receiver that died in one.
+face call may take, and with them the lease of a receiver that died in one. HURT_PATIENCE_S and
+HURT_BODY_TIMEOUT_S shorten what a slow client is given. HURT_WITHOUT names modules that are as good
+as not installed.
 """
 
 import contextlib
 import datetime as dt
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Self
@@ -41,3 +44,13 @@ if "HURT_FACE_TIMEOUT_S" in os.environ:
     from receiver import settings
 
     settings.FACE_TIMEOUT_S = float(os.environ["HURT_FACE_TIMEOUT_S"])
+for name in os.environ.get("HURT_WITHOUT", "").split():
+    sys.modules[name] = None  # type: ignore[assignment]
+if "HURT_PATIENCE_S" in os.environ:
+    from receiver import http_protocol
+
+    http_protocol.PATIENCE_S = float(os.environ["HURT_PATIENCE_S"])
+if "HURT_BODY_TIMEOUT_S" in os.environ:
+    from receiver import bodies
+
+    bodies.BODY_TIMEOUT_S = float(os.environ["HURT_BODY_TIMEOUT_S"])
