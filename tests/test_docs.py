@@ -64,7 +64,7 @@ SAME_LAYER = {
     "buttons": {"bodies", "callers"},
     "reports": {"buttons", "callers"},
     "webhook": {"bodies", "problems"},
-    "app": {"buttons", "callers", "cors", "openapi", "problems", "reports", "webhook"},
+    "app": {"bodies", "buttons", "callers", "cors", "openapi", "problems", "reports", "webhook"},
     "diagnosis": {"machine"},
     "checks": {"diagnosis", "machine", "reach"},
     "__main__": {"checks", "serving"},

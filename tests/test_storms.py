@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import random
+import re
 import resource
 import signal
 import socket
@@ -57,6 +58,12 @@ each_parser = pytest.mark.parametrize("parser", PARSERS)
 
 
 @pytest.fixture(autouse=True)
+def _many_connections() -> Iterator[None]:
+    with many_connections():
+        yield
+
+
+@contextlib.contextmanager
 def many_connections() -> Iterator[None]:
     """Let this process, and the receiver that it starts, have a connection for every client."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -86,16 +93,20 @@ class Memory:
             await asyncio.sleep(0.02)
 
 
+WATCHED: list[Memory] = []
+"""What was held to its memory so far; the benchmark prints it."""
+
+
 @asynccontextmanager
 async def little_memory(receiver: ReceiverProcess) -> AsyncIterator[None]:
     """Hold the receiver to its memory from here to the end."""
     memory = Memory(receiver)
+    WATCHED.append(memory)
     watching = asyncio.create_task(memory.watch())
     try:
         yield
     finally:
         watching.cancel()
-    print(f"memory: {memory.before / 1e6:.0f} MB before, {memory.most / 1e6:.0f} MB at most")
     assert receiver.running
     assert memory.most <= MOST_MEMORY
 
@@ -465,12 +476,22 @@ async def test_10000_forgeries_beside_200_webhooks(quiet: World) -> None:
         assert wrong == []
         log = receiver.logged()[log_before:]
         lines = Counter(json.loads(line)["event"] for line in log.splitlines())
-        assert lines["webhook_refused"] == FORGERIES
-        assert lines["webhook_accepted"] == TRUE_AMONG_THEM
-        assert lines.total() < FORGERIES + TRUE_AMONG_THEM + 10
+        assert 100 <= lines["webhook_refused"] < FORGERIES / 4  # ten a second, and not the disk
+        assert 100 <= lines["webhook_accepted"] <= TRUE_AMONG_THEM
         assert len(log) < MOST_LOG_BYTES * lines.total()
+        counted = await webhooks_counted(receiver)
+        assert counted["202"] == TRUE_AMONG_THEM
+        assert counted["400"] + counted["401"] == FORGERIES
         assert MARKER not in log
         assert "Traceback" not in log
+
+
+async def webhooks_counted(receiver: ReceiverProcess) -> Counter[str]:
+    """Return how many webhooks were answered what, as Prometheus is told."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        figures = (await client.get(f"{receiver.url}/metrics")).text
+    found = re.findall(r'^hikvision_webhooks_total{status="(\d+)"} (\S+)$', figures, re.MULTILINE)
+    return Counter({status: int(float(count)) for status, count in found})
 
 
 # An import

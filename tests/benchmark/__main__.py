@@ -16,6 +16,7 @@ from tests.benchmark import (
     device_calls,
     edit_to_terminal,
     ledger,
+    memory,
     triggers,
 )
 from tests.benchmark.table import Row, printed
@@ -27,6 +28,7 @@ PARTS: tuple[ModuleType, ...] = (
     bulk,
     ledger,
     triggers,
+    memory,
 )
 """Each has a NAME, a docstring whose first line is its title, and `measure(quick)`."""
 
