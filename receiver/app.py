@@ -1,6 +1,7 @@
 """The HTTP face: routes of a few lines each. What they decide is decided elsewhere."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ def create_app() -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(settings) as app.state.services:
+            gc.freeze()  # what is there now stays: not to be looked through again while serving
             yield
 
     endpoint = webhook.Webhook(settings.webhook_keys)

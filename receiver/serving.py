@@ -6,6 +6,7 @@ FLAGS = (
     "--factory",
     "--no-access-log",  # the app logs its own events; a query may hold what no log should
     "--no-server-header",
+    "--no-proxy-headers",  # nothing here asks who the client is
     "--http",
     "receiver.http_protocol:ImpatientHttp",  # a request's head has a limit in time and size
     "--ws",

@@ -29,9 +29,9 @@ from receiver.visits import Visit, Visits
 BATCH = 30
 """Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
 
-BREATH_S = 0.05
-"""Between an ask that found nothing due and the next, however many wakes come: webhooks by the
-thousand must not become as many questions to Supabase."""
+BREATH_S, MOST_BREATH_S = 0.02, 0.5
+"""Between an ask that found nothing due and the next, however many wakes come, and so much longer
+with each in a row: webhooks by the thousand must not become as many questions to Supabase."""
 
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """After failed claims in a row; a wake does not cut them short."""
@@ -81,10 +81,11 @@ class Worker:
 
     async def run(self) -> None:
         """Serve terminals until `stop` was called and the last call has ended."""
+        in_vain = 0
         while not self._stopping.is_set():
             self._awake.clear()
             try:
-                await self._serve_all_due()
+                in_vain = 0 if await self._serve_all_due() else in_vain + 1
                 self._note_supabase(None)
             except SupabaseError as error:
                 self._note_supabase(error)
@@ -95,7 +96,7 @@ class Worker:
                 log.exception("worker_failed")
                 await self._pause_after_failure()
                 continue
-            await asyncio.sleep(BREATH_S)
+            await asyncio.sleep(min(BREATH_S * in_vain, MOST_BREATH_S))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
         await asyncio.gather(*self._visiting)
@@ -106,8 +107,10 @@ class Worker:
         self._gate.close()
         self._awake.set()
 
-    async def _serve_all_due(self) -> None:
+    async def _serve_all_due(self) -> int:
+        """Begin a visit for each terminal that is due, and return how many there were."""
         await self._visits.give_back_kept()
+        begun = 0
         while not self._stopping.is_set():
             await self._free_lanes.acquire()
             try:
@@ -118,11 +121,13 @@ class Worker:
                 raise
             if claim is None:
                 self._free_lanes.release()
-                return
+                return begun
             self._note_supabase(None)
+            begun += 1
             visit = asyncio.create_task(self._visit(claim, asked_at))
             self._visiting.add(visit)
             visit.add_done_callback(self._visit_ended)
+        return begun
 
     async def _claim(self) -> Claim | None:
         if self._stopping.is_set():

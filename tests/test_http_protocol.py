@@ -1,0 +1,67 @@
+"""How answers are written to the socket; what its limits do is in `test_storms`."""
+
+import asyncio
+from typing import Any, cast
+
+from receiver.http_protocol import OneWrite
+
+HEAD = b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n"
+
+
+class Socket:
+    """A transport that notes what is done with it."""
+
+    def __init__(self) -> None:
+        self.done: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.done.append(data)
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+def one_write() -> tuple[Socket, OneWrite]:
+    socket = Socket()
+    return socket, OneWrite(cast("Any", socket), asyncio.get_running_loop())
+
+
+async def test_head_and_body_leave_in_one_write() -> None:
+    socket, transport = one_write()
+    transport.write(HEAD)
+    transport.write(b"{}")
+    transport.write(HEAD)
+    transport.write(b"[]")
+    await asyncio.sleep(0)
+    assert socket.done == [HEAD + b"{}", HEAD + b"[]"]
+
+
+async def test_a_head_whose_body_is_long_in_coming_does_not_wait_for_it() -> None:
+    socket, transport = one_write()
+    transport.write(HEAD)
+    assert socket.done == []
+    await asyncio.sleep(0)
+    assert socket.done == [HEAD]
+    transport.write(b"{}")
+    transport.write(b"more")
+    assert socket.done == [HEAD, b"{}", b"more"]
+
+
+async def test_what_was_kept_is_written_before_the_end() -> None:
+    socket, transport = one_write()
+    transport.write(HEAD)
+    transport.close()
+    await asyncio.sleep(0)
+    assert socket.done == [HEAD, "closed"]
+
+
+async def test_all_else_is_the_transports_own() -> None:
+    _, transport = one_write()
+    assert transport.get_write_buffer_size() == 7
+    assert not transport.is_closing()
