@@ -67,9 +67,15 @@ class Firmware:
         sightings.bodies.append(request.payload)
         if self._is_turn(profile.busy_every):
             raise Refusal("deviceBusy", http=profile.busy_http)
-        if self._is_turn(profile.lies_every):
+        if self._is_turn(profile.lies_every) and (
+            profile.lies_about_replaced_faces or not self._replaces_face(endpoint, request)
+        ):
             return None
         return await endpoint.carry_out(request)
+
+    def _replaces_face(self, endpoint: Endpoint, request: Request) -> bool:
+        person = self._device.persons.get(str(request.payload.get("FPID")))
+        return endpoint.takes_uploads and person is not None and person.face is not None
 
     def _is_turn(self, every: int) -> bool:
         return every > 0 and self._writes_seen % every == 0

@@ -47,6 +47,8 @@ class Profile:
     """The HTTP status of deviceBusy: 200 with statusCode 2 occurs as well (§2)."""
     lies_every: int = 0
     """Every so many writes, one is answered OK and changes nothing (§5.10); 0 is never."""
+    lies_about_replaced_faces: bool = False
+    """Also of a face in another's place, which nothing that it says afterwards would show."""
 
     name_bytes: int = 128
     cuts_names: bool = False
