@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 START_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
+ACCEPTED_WITHIN = 5  # turns of the loop
 GRACE_S = 0.5  # for requests under way when it is stopped
 
 
@@ -33,6 +34,13 @@ class _Server(uvicorn.Server):
         await self.asked_to_stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # asyncio loses a connection that is being accepted when its server closes: first no more,
+        # then a few turns of the loop for those, then the end.
+        listening = [listener.fileno() for server in self.servers for listener in server.sockets]
+        for number in listening:
+            asyncio.get_running_loop().remove_reader(number)
+        for _ in range(ACCEPTED_WITHIN):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         for listener in sockets or []:
