@@ -15,6 +15,7 @@ from receiver import witness
 from receiver.errors import (
     AnswerUnexplained,
     ReceiverError,
+    TerminalBusy,
     TerminalError,
     TerminalTimeout,
 )
@@ -32,7 +33,7 @@ from receiver.models import (
     Rest,
     Terminal,
 )
-from receiver.readback import already_so, judged, number_to_ask
+from receiver.readback import already_so, judged, not_yet_gone, number_to_ask
 from receiver.retries import decide
 from receiver.sync import UNKNOWN_PHOTO, Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
@@ -158,7 +159,7 @@ class Pushes:
         if expected and not unread:
             try:
                 found = await witness.after(client, expected)
-            except DEAF as error:
+            except (*DEAF, TerminalBusy) as error:
                 unread = True
                 self.blame(visit, error)
             except TerminalError as error:  # it cannot be asked: its word is taken
@@ -176,6 +177,8 @@ class Pushes:
             outcome = replace(push.outcome, expected=mine)
             if found is not None:
                 outcome = judged(outcome, found)
+            elif unread:
+                outcome = not_yet_gone(outcome)
             # Its word is not enough; or a part was pushed, and the whole is still wanted.
             still_wanted = unread or (push.how is sync_photo and push.pair.was_wanted)
             await self._conclude(visit, push.pair, outcome, still_wanted=still_wanted, late=late)

@@ -70,6 +70,19 @@ def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
     return outcome
 
 
+def not_yet_gone(outcome: Outcome) -> Outcome:
+    """Return an outcome that is to be asked about later, with the number of who should be gone.
+
+    Until the terminal was asked, the ledger must not forget it: nothing else knows it.
+    """
+    for expected in outcome.expected:
+        if expected.may_pass is False:
+            return replace(
+                outcome, held=Held(employee_no=expected.employee_no, photo=UNKNOWN_PHOTO)
+            )
+    return outcome
+
+
 def differences(expected: Expected, there: Found | None) -> list[str]:
     """Return in words all that a terminal holds otherwise than it should."""
     faults = [_fault_of_person(expected, there)]

@@ -344,7 +344,7 @@ async def test_a_terminal_that_cannot_be_asked_is_believed(
 
 
 @pytest.mark.parametrize("busy_times", [1, 2, 3, 9])
-async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_believed(
+async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_again_later(
     busy_times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house() as at:
@@ -358,8 +358,33 @@ async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_believed(
         await at.serve(pair(ion))
         assert len(asked) == min(busy_times + 1, 3)
         assert at.paths().count("POST Search") == (1 if busy_times < 3 else 0)
-        assert (at.last(ion).outcome.status, at.last(ion).retry_s) == ("success", None)
-        assert at.visit.rest is None
+        still_wanted = None if busy_times < 3 else 0.0
+        assert (at.last(ion).outcome.status, at.last(ion).retry_s) == ("success", still_wanted)
+        assert (at.visit.rest is None) is (busy_times < 3)
+
+
+@pytest.mark.parametrize("policy", ["expire", "delete"])
+@pytest.mark.parametrize("error", [TerminalBusy(), TerminalUnreachable()])
+async def test_a_number_is_not_forgotten_before_the_terminal_was_asked_about_it(
+    policy: LeaverPolicy, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lied, and then the line failed: nothing but the ledger knows whom it lets in."""
+    async with house(Profile(lies_every=1), policy=policy) as at:
+        held = at.enrolled(at.hire(1))
+        left = at.hire(1, active=False, gone=True, employee_no=None)
+
+        async def fail(_: int) -> None:
+            raise error
+
+        with monkeypatch.context() as failing:
+            before_searches(at, failing, fail)
+            await at.serve(pair(left, held))
+        note = at.last(left)
+        assert (note.outcome.held.employee_no, note.retry_s) == ("1001", 0.0)
+        at.terminal.upgrade(Profile())
+        push = await at.pushes.push(at.visit, at.client, pair(left, note.outcome.held), left)
+        await at.pushes.settle(at.visit, at.client, [push])
+        assert not at.may_pass("1001")
 
 
 async def test_what_could_not_be_read_back_stays_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
