@@ -208,7 +208,7 @@ async def test_a_terminal_that_is_silent_costs_one_attempt_however_many_pairs_wa
         " from hikvision_sync.terminals t where terminal_id = %s",
         silent.id,
     )
-    # Each attempt was the terminal's, not a pair's; the first may have been before there were pairs.
+    # Each attempt was the terminal's, not a pair's; the first may have come before any pair.
     assert row == {"failed": True, "one_each": True}
     await silent.terminal.unhang()
     assert await world.agreed(within_s=ON_TIME_S)
