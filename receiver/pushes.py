@@ -15,7 +15,6 @@ from receiver import witness
 from receiver.errors import (
     AnswerUnexplained,
     ReceiverError,
-    TerminalBusy,
     TerminalError,
     TerminalTimeout,
 )
@@ -35,7 +34,7 @@ from receiver.models import (
 )
 from receiver.readback import already_so, judged, not_yet_gone, number_to_ask
 from receiver.retries import decide
-from receiver.sync import UNKNOWN_PHOTO, Intend, sync, sync_photo
+from receiver.sync import NOT_NOW, UNKNOWN_PHOTO, Intend, sync, sync_photo
 from receiver.visits import Visit, Visits
 from receiver.witness import DEAF
 
@@ -159,7 +158,7 @@ class Pushes:
         if expected and not unread:
             try:
                 found = await witness.after(client, expected)
-            except (*DEAF, TerminalBusy) as error:
+            except NOT_NOW as error:
                 unread = True
                 self.blame(visit, error)
             except TerminalError as error:  # it cannot be asked: its word is taken
