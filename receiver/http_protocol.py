@@ -55,8 +55,8 @@ class OneWrite:
     def write(self, data: bytes) -> None:
         """Write, but keep a head until the body comes, or for the rest of the loop's turn."""
         if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
+            data, self._head = self._head + data, b""
+            self._transport.write(data)
         elif data.startswith(b"HTTP/1.1 "):
             self._head = data
             self._loop.call_soon(self._write_head)

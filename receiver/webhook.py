@@ -20,7 +20,6 @@ from receiver.problems import problem, refused
 from receiver.services import Services
 
 PATH = "/webhooks/supabase"
-ACCEPTED = int(HTTPStatus.ACCEPTED)
 
 log = get_logger(__name__)
 
@@ -36,24 +35,18 @@ class Webhook:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook; the app has to be running."""
         services: Services = scope["app"].state.services
-        status, answer = ACCEPTED, b""
-        refusal: Response | None = None
         try:
             answer = await self._accept(scope, receive, services)
         except RequestRefused as error:
-            status, refusal = error.status, refused(error)
-            self._log_refused("webhook_refused", status=status, reason=error.message)
+            answer = refused(error)
+            self._log_refused("webhook_refused", status=error.status, reason=error.message)
         except Exception:  # never a traceback, nor a connection without an answer
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            refusal = problem(status, "The receiver failed; see its log.")
+            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed; see its log.")
             log.exception("webhook_failed")
-        services.metrics.answered(status)
-        if refusal is None:
-            await _say_accepted(send, answer)
-        else:
-            await refusal(scope, receive, send)
+        services.metrics.answered(answer.status_code)
+        await answer(scope, receive, send)
 
-    async def _accept(self, scope: Scope, receive: Receive, services: Services) -> bytes:
+    async def _accept(self, scope: Scope, receive: Receive, services: Services) -> Response:
         body = await read_body(receive, scope["app"].state.large_bodies)
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         signatures.verify(
@@ -69,16 +62,8 @@ class Webhook:
         id_ = event.employee_id
         self._log_accepted("webhook_accepted", table=event.table, type=event.type, employee_id=id_)
         quoted = f'"{id_}"' if id_ else "null"
-        return f'{{"accepted":true,"angajat_id":{quoted}}}'.encode()
-
-
-async def _say_accepted(send: Send, body: bytes) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": ACCEPTED, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        accepted = f'{{"accepted":true,"angajat_id":{quoted}}}'
+        return Response(accepted, HTTPStatus.ACCEPTED, media_type="application/json")
 
 
 def _single(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
