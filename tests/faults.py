@@ -4,20 +4,19 @@ And `assert_nothing_lost`, which has to hold after each of them.
 """
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import hmac
 import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 import httpx
+from standardwebhooks.webhooks import Webhook
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -217,6 +216,16 @@ def _length(head: bytes) -> int:
     return 0
 
 
+def signed(secret: str, body: bytes, *, id_: str, at: float) -> dict[str, str]:
+    """Return the headers of a webhook signed by the reference package, `at` seconds since 1970."""
+    when = datetime.fromtimestamp(int(at), UTC)
+    return {
+        "webhook-id": id_,
+        "webhook-timestamp": str(int(at)),
+        "webhook-signature": Webhook(secret).sign(id_, when, body.decode()),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Letter:
     """One webhook as pg_net handed it in."""
@@ -226,11 +235,8 @@ class Letter:
 
     def aged(self, seconds: float, secret: str) -> "Letter":
         """Return the letter as if it had been signed and sent so many seconds ago."""
-        stamp = str(int(time.time() - seconds))
-        key = base64.b64decode(secret.removeprefix("whsec_"))
-        signed = b".".join([self.headers["webhook-id"].encode(), stamp.encode(), self.body])
-        signature = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-        changed = {"webhook-timestamp": stamp, "webhook-signature": f"v1,{signature}"}
+        id_ = self.headers["webhook-id"]
+        changed = signed(secret, self.body, id_=id_, at=time.time() - seconds)
         return Letter(headers={**self.headers, **changed}, body=self.body)
 
 

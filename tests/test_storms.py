@@ -7,8 +7,6 @@ those that take seconds are shortened in the receiver by `tests/hurt`, never mea
 import asyncio
 import base64
 import contextlib
-import hashlib
-import hmac
 import json
 import random
 import re
@@ -35,6 +33,7 @@ from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal import Profile, SimulatedTerminal
 from receiver.sandbox.world import World, open_world
+from tests import faults
 from tests.faults import (
     FACE_TIMEOUT_S,
     Line,
@@ -123,15 +122,9 @@ def request(headers: dict[str, str], body: bytes = b"", *, framing: str | None =
 
 def signed(world: World, body: bytes, *, age_s: float = 0) -> dict[str, str]:
     """Return the headers with which the database would send this body."""
-    key = base64.b64decode(world.environment["WEBHOOK_SECRET"].removeprefix("whsec_"))
-    id_, stamp = f"msg_{uuid.uuid4().hex}", str(int(time.time() - age_s))
-    digest = hmac.digest(key, f"{id_}.{stamp}.".encode() + body, hashlib.sha256)
-    return {
-        "Content-Type": "application/json",
-        "webhook-id": id_,
-        "webhook-timestamp": stamp,
-        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
-    }
+    secret, id_ = world.environment["WEBHOOK_SECRET"], f"msg_{uuid.uuid4().hex}"
+    headers = faults.signed(secret, body, id_=id_, at=time.time() - age_s)
+    return {"Content-Type": "application/json", **headers}
 
 
 def event() -> bytes:

@@ -1,6 +1,8 @@
 """A visit's end while Supabase is away: what was decided on is not forgotten."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +21,7 @@ from tests.clients import no_photo
 
 SETTINGS = Settings(supabase_url="http://127.0.0.1:1", service_role_key="x", webhook_keys=(b"x",))
 REST = Rest(seconds=1860.0, reason="Wrong password.", kind="login")
+LEASED = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
 
 
 @dataclass
@@ -34,19 +37,17 @@ class Notes:
         self.released.append((fence, rest))
 
 
+@asynccontextmanager
+async def visits_noted_by(notes: Notes) -> AsyncIterator[Visits]:
+    gate = Gate(lanes=1, pause_s=0.0)
+    async with isapi.http_client() as http:
+        yield Visits(SETTINGS, cast("Ledger", notes), gate, http, no_photo, Metrics())
+
+
 async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back() -> None:
     notes = Notes(fails=SupabaseUnreachable())
-    async with isapi.http_client() as http:
-        visits = Visits(
-            SETTINGS,
-            cast("Ledger", notes),
-            Gate(lanes=1, pause_s=0.0),
-            http,
-            no_photo,
-            Metrics(),
-        )
-        leased = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
-        visit = visits.begin(leased, asked_at=time.monotonic())
+    async with visits_noted_by(notes) as visits:
+        visit = visits.begin(LEASED, asked_at=time.monotonic())
         visit.rest = REST
         await visits.give_back(visit)
         with pytest.raises(SupabaseUnreachable):
@@ -64,17 +65,8 @@ async def test_what_cannot_ever_be_given_back_keeps_nobody_from_working(
     late: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
     notes = Notes(fails=SupabaseUnreachable() if late else fault)
-    async with isapi.http_client() as http:
-        visits = Visits(
-            SETTINGS,
-            cast("Ledger", notes),
-            Gate(lanes=1, pause_s=0.0),
-            http,
-            no_photo,
-            Metrics(),
-        )
-        leased = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
-        await visits.give_back(visits.begin(leased, asked_at=time.monotonic()))
+    async with visits_noted_by(notes) as visits:
+        await visits.give_back(visits.begin(LEASED, asked_at=time.monotonic()))
         notes.fails = fault
         await visits.give_back_kept()
         notes.fails = None

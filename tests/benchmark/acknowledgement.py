@@ -8,28 +8,19 @@ behind it, which its worker asks all the while; the baseline has nothing.
 
 import asyncio
 import json
-import os
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from operator import attrgetter
-from pathlib import Path
 
-import httpx
-
-from receiver.sandbox.loopback import bound_socket
 from receiver.sandbox.world import open_world
 from receiver.serving import APP, FLAGS
 from tests.benchmark.table import Row
 from tests.benchmark.webhook_load import Taken
+from tests.benchmark.worlds import PLAIN_FLAGS, ROOT, served
 
 NAME = "acknowledgement"
 BASELINE = "tests.benchmark.fastapi_webhook:create_app"
-PLAIN_FLAGS = ("--factory", "--no-access-log", "--no-server-header")
 CONNECTIONS = 32
-START_TIMEOUT_S = 30.0
-ROOT = Path(__file__).parents[2]
 
 
 async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
@@ -41,7 +32,8 @@ async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
             taken: dict[str, list[Taken]] = {APP: [], BASELINE: []}
             for _ in range(rounds):
                 for app, found in taken.items():
-                    async with served(app, world.environment, workers) as port:
+                    flags = (*(FLAGS if app == APP else PLAIN_FLAGS), "--workers", str(workers))
+                    async with served(app, world, *flags) as port:
                         secret = world.environment["WEBHOOK_SECRET"]
                         found.append(await _load(port, requests, secret))
             rows += _rows(f"{workers} process{'es' if workers > 1 else ''}", taken)
@@ -63,40 +55,6 @@ def _rows(case: str, taken: Mapping[str, list[Taken]]) -> list[Row]:
         better = "more" if unit == "/s" else "less"
         rows.append(Row(f"{what}, {case}", ours, unit, baseline, better))  # type: ignore[arg-type]
     return rows
-
-
-@asynccontextmanager
-async def served(app: str, environment: Mapping[str, str], workers: int) -> AsyncIterator[int]:
-    """Serve an app's factory as in production, and return its port."""
-    with bound_socket(0) as free:
-        port: int = free.getsockname()[1]
-    address = ("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers))
-    flags = FLAGS if app == APP else PLAIN_FLAGS
-    command = (sys.executable, "-m", "uvicorn", app, *flags, *address)
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=ROOT
-        )
-        try:
-            await _answers(port)
-            yield port
-        finally:
-            process.terminate()
-            await process.wait()
-
-
-async def _answers(port: int) -> None:
-    async with (
-        asyncio.timeout(START_TIMEOUT_S),
-        httpx.AsyncClient(trust_env=False, timeout=2.0) as client,
-    ):
-        while True:
-            try:
-                await client.get(f"http://127.0.0.1:{port}/openapi.json")
-            except httpx.TransportError:
-                await asyncio.sleep(0.1)
-            else:
-                return
 
 
 async def _load(port: int, requests: int, secret: str) -> Taken:

@@ -8,7 +8,8 @@ from itertools import pairwise
 from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
-from tests.benchmark.worlds import BOTH, Who, calls, employ_unnoticed, resync_all, served_world
+from tests.benchmark.worlds import BOTH, Who, calls, resync_all, served_world
+from tests.test_buttons import hire_unnoticed
 
 NAME = "bulk"
 TERMINALS = 2
@@ -90,7 +91,7 @@ async def _runs(who: Who, postgres: PostgresServer, people: int, where: Where) -
     async with served_world(
         who, postgres, terminals=TERMINALS, pause_s=where.pause_s, supabase_s=where.supabase_s
     ) as world:
-        await employ_unnoticed(world, people)
+        await hire_unnoticed(world, people)
         return [await _run(world, where.pause_s), await _run(world, where.pause_s)]
 
 

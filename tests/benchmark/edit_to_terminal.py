@@ -14,7 +14,7 @@ from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.terminal import SimulatedTerminal
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
-from tests.benchmark.worlds import BOTH, Who, quiet, served_world, terminals_of
+from tests.benchmark.worlds import BOTH, Who, quiet, served_world
 
 NAME = "edit_to_terminal"
 PEOPLE = 5
@@ -114,7 +114,7 @@ async def _took(
     began_at = time.monotonic()
     await connection.execute(statement.encode(), (value, hired.id))
     async with asyncio.timeout(ON_TIME_S):
-        while not all(_holds(t, hired, value) for t in terminals_of(world)):  # noqa: ASYNC110 - HTTP terminals tell nobody
+        while not all(_holds(s.terminal, hired, value) for s in world.sites):  # noqa: ASYNC110 - HTTP terminals tell nobody
             await asyncio.sleep(LOOK_S)
     return time.monotonic() - began_at
 

@@ -6,15 +6,14 @@ A process of its own, so that what it costs is not the server's:
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+
+from tests.faults import signed
 
 WARM_UP = 500
 ACCEPTED = b"HTTP/1.1 202 "
@@ -29,24 +28,20 @@ class Taken:
     p99_s: float
 
 
-def signed(number: int, port: int, key: bytes) -> bytes:
+def letter(number: int, port: int, secret: str) -> bytes:
     """Return one webhook as pg_net sends it, of an employee of its own."""
     record = {"id": str(uuid.UUID(int=number))}
     event = {"type": "UPDATE", "table": "angajati", "schema": "public", "record": record}
     body = json.dumps({**event, "old_record": None}).encode()
-    head = f"msg_{number}.{int(time.time())}"
-    digest = hmac.digest(key, head.encode() + b"." + body, hashlib.sha256)
-    webhook_id, _, timestamp = head.partition(".")
-    return (
-        "POST /webhooks/supabase HTTP/1.1\r\n"
-        f"Host: 127.0.0.1:{port}\r\n"
-        "User-Agent: pg_net/0.20.4\r\n"
-        "Content-Type: application/json\r\n"
-        f"webhook-id: {webhook_id}\r\n"
-        f"webhook-timestamp: {timestamp}\r\n"
-        f"webhook-signature: v1,{base64.b64encode(digest).decode()}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    headers = {
+        "Host": f"127.0.0.1:{port}",
+        "User-Agent": "pg_net/0.20.4",
+        "Content-Type": "application/json",
+        **signed(secret, body, id_=f"msg_{number}", at=time.time()),
+        "Content-Length": str(len(body)),
+    }
+    lines = ["POST /webhooks/supabase HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class Connection(asyncio.Protocol):
@@ -113,9 +108,8 @@ async def load(port: int, letters: list[bytes], connections: int) -> Taken:
 
 async def main(secret: str, port: int, requests: int, connections: int) -> None:
     """Warm up, post, and print what it took."""
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    await load(port, [signed(n, port, key) for n in range(WARM_UP)], connections)
-    letters = [signed(n, port, key) for n in range(requests)]
+    await load(port, [letter(n, port, secret) for n in range(WARM_UP)], connections)
+    letters = [letter(n, port, secret) for n in range(requests)]
     print(json.dumps(asdict(await load(port, letters, connections))))
 
 

@@ -3,25 +3,29 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
-from receiver.sandbox.hr import Hr
 from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import Call, Profile, SimulatedTerminal
+from receiver.sandbox.terminal import Call, Profile
 from receiver.sandbox.world import World, open_world
 from tests.faults import Line, late, port_of
+from tests.test_buttons import worker_at_rest
 
 Who = Literal["ours", "baseline"]
 BOTH: tuple[Who, ...] = ("ours", "baseline")
 
 ROOT = Path(__file__).parents[2]
+LITERAL_PLAN = "tests.benchmark.literal_plan:create_app"
+PLAIN_FLAGS = ("--factory", "--no-access-log", "--no-server-header")
 START_S = 30.0
+END_S = 5.0
 SETTLED_S = 60.0
 QUIET_S = 0.4
 RESYNC_ALL = "/api/hikvision/sync-all-to-all-devices"
@@ -61,41 +65,56 @@ async def served_world(  # noqa: PLR0913 - keyword-only, and most have a default
             stack.push_async_callback(world.receiver.close)
         if who == "ours":
             await world.receiver.start()
-            async with asyncio.timeout(SETTLED_S):  # the new terminals are looked at and filled
-                while world.execute("select from hikvision_sync.edits"):  # noqa: ASYNC110 - a table
-                    await asyncio.sleep(0.05)
+            await worker_at_rest(world)  # the new terminals are looked at and filled
             await quiet(world)
         else:
-            await stack.enter_async_context(_literal_plan(world))
+            await stack.enter_async_context(served(LITERAL_PLAN, world, *PLAIN_FLAGS))
         yield world
 
 
 @asynccontextmanager
-async def _literal_plan(world: World) -> AsyncIterator[None]:
-    """Run the literal plan in a process of its own, where the receiver would be."""
+async def served(app: str, world: World, *flags: str) -> AsyncIterator[int]:
+    """Serve an app's factory by uvicorn in a process of its own, where the receiver would be.
+
+    Yields the port once it answers, whatever it says.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "tests.benchmark.literal_plan:create_app"),
-        *("--factory", "--no-access-log", "--log-level", "warning"),
-        *("--host", "127.0.0.1", "--port", str(world.receiver.port)),
-        env={**kept, **world.environment, "NO_PROXY": "*"},
-        cwd=ROOT,
-    )
+    port = world.receiver.port
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", app, *flags, "--log-level", "warning"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            stdout=log,
+            env={**kept, **world.environment, "NO_PROXY": "*"},
+            cwd=ROOT,
+        )
+        try:
+            await _answers(process, world.receiver.url)
+            yield port
+        finally:
+            await _end(process)
+
+
+async def _answers(process: asyncio.subprocess.Process, url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(START_S):
+        while process.returncode is None:
+            try:
+                await client.get(f"{url}/healthz")
+            except httpx.HTTPError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+    raise RuntimeError("The server did not start; it said why above.")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()  # it may have workers of its own to end
     try:
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(START_S):
-            while process.returncode is None:
-                try:
-                    await client.get(f"{world.receiver.url}/healthz")
-                    break
-                except httpx.HTTPError:
-                    await asyncio.sleep(0.05)
-        if process.returncode is not None:
-            raise RuntimeError("The literal plan did not start; it said why above.")
-        yield
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def calls(world: World) -> list[Call]:
@@ -117,20 +136,6 @@ async def quiet(world: World) -> None:
                 seen = -1
 
 
-async def employ_unnoticed(world: World, count: int) -> None:
-    """Have so many employees with photos of whom no webhook and no ledger knows."""
-    for table in ("angajati", "angajati_biometrie"):
-        world.execute(f"alter table {table} disable trigger user")
-    async with Hr(world.supabase) as hr:
-        for n in range(count):
-            photo = await hr.upload(f"unnoticed-{n}.jpg")
-            row = await hr.insert("angajati", {"nume": f"Muncitor{n}", "prenume": "Ion"})
-            row = {"angajat_id": row["id"], "employee_no": 5000 + n, "foto_fata_url": photo}
-            await hr.insert("angajati_biometrie", row)
-    for table in ("angajati", "angajati_biometrie"):
-        world.execute(f"alter table {table} enable trigger user")
-
-
 async def resync_all(world: World) -> None:
     """Press the button and wait for its end; raise where anything failed."""
     # Who signs is whom the receiver knows as Supabase, which may be a line to it.
@@ -149,8 +154,3 @@ async def resync_all(world: World) -> None:
     }
     if failed:
         raise RuntimeError(f"A bulk run of the benchmark did not go well: {failed}")
-
-
-def terminals_of(world: World) -> Sequence[SimulatedTerminal]:
-    """Return a world's terminals."""
-    return [site.terminal for site in world.sites]
