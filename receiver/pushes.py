@@ -5,9 +5,10 @@ recorded as done only after that, so that a receiver that dies in between pushes
 whose `rest` is set is over.
 """
 
+import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -40,6 +41,8 @@ from receiver.witness import DEAF
 
 UNREAD_S = 900.0
 """After which a pair that a long run has not read back is pushed again by the worker."""
+LATE_RECORDS_AT_ONCE = 5
+"""One by one, a page of thirty would keep the terminal for thirty round trips to Supabase."""
 log = get_logger(__name__)
 
 Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]]
@@ -178,10 +181,21 @@ class Pushes:
                 outcome = judged(outcome, found)
             elif unread:
                 outcome = not_yet_gone(outcome)
-            # Its word is not enough; or a part was pushed, and the whole is still wanted.
-            still_wanted = unread or (push.how is sync_photo and push.pair.was_wanted)
-            await self._conclude(visit, push.pair, outcome, still_wanted=still_wanted, late=late)
             settled.append(replace(push, outcome=outcome))
+        # In order, because the last of two with one number has it; late, that is recorded already.
+        at_once = LATE_RECORDS_AT_ONCE if late else 1
+        for start in range(0, len(settled), at_once):
+            await _all_of(
+                self._conclude(
+                    visit,
+                    push.pair,
+                    push.outcome,
+                    # Its word is not enough; or a part was pushed, and the whole is still wanted.
+                    still_wanted=unread or (push.how is sync_photo and push.pair.was_wanted),
+                    late=late,
+                )
+                for push in settled[start : start + at_once]
+            )
         return settled
 
     async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
@@ -286,3 +300,10 @@ class Pushes:
 
 def _fatal(error: TerminalError, held: Held) -> Outcome:
     return Outcome(status="fatal", step="person", message=error.message, held=held, error=error)
+
+
+async def _all_of(ends: Iterable[Awaitable[None]]) -> None:
+    """Await all at once, each to its end; then raise the first of their errors, if any."""
+    for end in await asyncio.gather(*ends, return_exceptions=True):
+        if end is not None:
+            raise end

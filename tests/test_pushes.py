@@ -1,5 +1,6 @@
 """Pushes and their reading back: real terminals over real HTTP, a ledger that only takes notes."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -82,6 +83,8 @@ class Notes:
     lost: bool = False
     edited: tuple[Pair, ...] = ()
     on_due: Callable[[], object] | None = None
+    recording: list[UUID] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
 
     def of(self, employee: Employee) -> list[Note]:
         return [note for note in self.recorded if note.employee_id == employee.id]
@@ -108,6 +111,12 @@ class Notes:
         late: bool = False,
     ) -> None:
         assert lease_s > 0
+        if self.lost:
+            raise LeaseLost
+        self.recording.append(pair.employee_id)
+        self.at_once.append(len(self.recording))
+        await asyncio.sleep(0)
+        self.recording.remove(pair.employee_id)
         self.late.append(late)
         self.recorded.append(Note(employee_id=pair.employee_id, outcome=outcome, retry_s=retry_s))
 
@@ -830,6 +839,33 @@ async def test_what_is_held_is_recorded_as_wanted_and_settled_in_one_search() ->
         assert at.paths().count("POST Search") == 1
         assert [one.outcome.status for one in settled] == ["success"] * 5
         assert {note.retry_s for note in at.ledger.recorded[5:]} == {None}
+
+
+@pytest.mark.parametrize(("late", "most"), [(False, 1), (True, 5)])
+async def test_what_was_held_is_recorded_by_fives_and_what_was_not_in_its_order(
+    *, late: bool, most: int
+) -> None:
+    """Not held: of two who had one number after each other, the second must be the last."""
+    async with house() as at:
+        people = [at.hire(n) for n in range(7)]
+        pushes = [await at.pushes.push(at.visit, at.client, pair(one), one) for one in people]
+        await at.pushes.settle(at.visit, at.client, pushes, late=late)
+        assert max(at.ledger.at_once) == most
+        assert len(at.ledger.recorded) == len(people)
+        if not late:
+            assert [note.employee_id for note in at.ledger.recorded] == [one.id for one in people]
+
+
+async def test_a_lease_lost_while_held_ones_are_recorded_ends_it() -> None:
+    async with house() as at:
+        pushes = [
+            await at.pushes.push(at.visit, at.client, pair(one), one)
+            for one in map(at.hire, range(7))
+        ]
+        at.ledger.lost = True
+        with pytest.raises(LeaseLost):
+            await at.pushes.settle(at.visit, at.client, pushes, late=True)
+        assert at.ledger.recorded == []
 
 
 async def test_nothing_is_held_where_nothing_is_to_be_read_back() -> None:
