@@ -63,9 +63,13 @@ create table if not exists hikvision_sync.pairs (
 create index if not exists pairs_number
     on hikvision_sync.pairs (terminal_id, employee_no) where employee_no is not null;
 
--- What claim looks for: wanted pairs of one terminal, never-failed ones first.
-create index if not exists pairs_wanted
-    on hikvision_sync.pairs (terminal_id, attempts, wanted_since) where wanted > done;
+alter table hikvision_sync.pairs add column if not exists
+    leaves boolean not null default false;  -- it held the person when HR last said: not any more
+
+-- What claim looks for: wanted pairs of one terminal, leavers first, then never-failed ones.
+create index if not exists pairs_turn
+    on hikvision_sync.pairs (terminal_id, leaves desc, attempts, wanted_since) where wanted > done;
+drop index if exists hikvision_sync.pairs_wanted;   -- an earlier version's, which knew no leavers
 
 -- One row per terminal: its lease and its rest.
 -- Promise: at most one receiver holds a terminal. fence grows by one with each lease, and every
@@ -151,8 +155,9 @@ begin
              as e(employee_id, terminal_id, edited_at)
         group by e.employee_id, e.terminal_id
     )
-    insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since)
-        select w.terminal_id, w.employee_id, min(w.edited_at)
+    insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since, leaves)
+        select w.terminal_id, w.employee_id, min(w.edited_at),
+               bool_and(h.employee_no is not null and passes.id is null)
         from (
             select d.id as terminal_id, e.employee_id, e.edited_at
             from edited e
@@ -171,12 +176,20 @@ begin
                    or exists (select from public.angajati_biometrie b
                               where b.angajat_id = a.id and b.employee_no is not null))
         ) w
+        left join hikvision_sync.pairs h
+            on h.terminal_id = w.terminal_id and h.employee_id = w.employee_id
+        left join (
+            select a.id
+            from public.angajati a join public.angajati_biometrie b on b.angajat_id = a.id
+            where a.status = 'activ' and b.employee_no is not null
+        ) passes on passes.id = w.employee_id
         group by w.terminal_id, w.employee_id
         order by w.terminal_id, w.employee_id
         on conflict (terminal_id, employee_id) do update set
             wanted = p.wanted + 1,
             wanted_since = case when p.wanted > p.done then p.wanted_since
                                 else excluded.wanted_since end,
+            leaves = excluded.leaves,
             attempts = 0,
             next_attempt_at = clock_timestamp();
 end $$;
@@ -215,8 +228,9 @@ drop function if exists public.hikvision_sync_release(
 -- Lease one terminal that has due work and return up to p_limit of its wanted pairs; or one that is
 -- to be looked at, which may have none: then a single row without an employee.
 -- Promise: no two callers get the same terminal (for update skip locked); terminals take turns,
--- the one that waited longest first; no row means nothing is due. Reads pairs without locking
--- them: the lease is the lock.
+-- the one that waited longest first; no row means nothing is due. Who may not pass any more does not
+-- wait behind an import that takes hours: terminals with leavers go before all others, and are left
+-- again when these are done. Reads pairs without locking them: the lease is the lock.
 create or replace function public.hikvision_sync_claim(
     p_receiver text, p_lease_seconds double precision, p_limit integer,
     p_look_seconds double precision default 900
@@ -227,13 +241,19 @@ create or replace function public.hikvision_sync_claim(
 #variable_conflict use_column
 declare
     v_now timestamptz;
+    v_terminal_id uuid;
     v_terminal hikvision_sync.terminals;
+    v_leavers boolean;
 begin
     perform hikvision_sync.spread_edits();
     v_now := clock_timestamp();
-    select t.* into v_terminal
+    select t.terminal_id, l.leavers into v_terminal_id, v_leavers
     from hikvision_sync.terminals t
     join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
+    cross join lateral (
+        select exists (select from hikvision_sync.pairs p
+                       where p.terminal_id = t.terminal_id and p.leaves and p.wanted > p.done
+                         and p.next_attempt_at <= v_now) as leavers) l
     where (t.leased_by is null or t.leased_until < v_now)
       and (t.free_at <= v_now or t.last_held_by = p_receiver)
       and (t.rests_until is null or t.rests_until <= v_now)
@@ -241,14 +261,13 @@ begin
            or exists (select from hikvision_sync.pairs p
                       where p.terminal_id = t.terminal_id and p.wanted > p.done
                         and p.next_attempt_at <= v_now))
-    order by t.leased_at nulls first, t.terminal_id
+    order by l.leavers desc, t.leased_at nulls first, t.terminal_id
     limit 1
     for update of t skip locked;
     if not found then
         return;
     end if;
-    v_terminal := hikvision_sync.take_lease(
-        v_terminal.terminal_id, p_receiver, v_now, p_lease_seconds);
+    v_terminal := hikvision_sync.take_lease(v_terminal_id, p_receiver, v_now, p_lease_seconds);
     return query
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
                hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
@@ -256,8 +275,8 @@ begin
         from (select) one left join lateral (
             select p.* from hikvision_sync.pairs p
             where p.terminal_id = v_terminal.terminal_id and p.wanted > p.done
-              and p.next_attempt_at <= v_now
-            order by p.attempts, p.wanted_since, p.employee_id
+              and p.next_attempt_at <= v_now and (p.leaves or not v_leavers)
+            order by p.leaves desc, p.attempts, p.wanted_since, p.employee_id
             limit least(p_limit, 1000)) w on true;
 end $$;
 
@@ -373,7 +392,7 @@ begin
         join hikvision_sync.pairs p on p.terminal_id = t.terminal_id
         where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null
           and p.wanted > p.done and p.next_attempt_at <= clock_timestamp()
-        order by p.attempts, p.wanted_since, p.employee_id
+        order by p.leaves desc, p.attempts, p.wanted_since, p.employee_id
         limit least(p_limit, 1000);
 end $$;
 

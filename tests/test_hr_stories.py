@@ -60,6 +60,23 @@ async def test_a_leaver_passes_nowhere_and_passes_again_on_return(
         assert company.on(0) == company.on(1) == {"1000": ("Popescu", "poza-1.jpg")}
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_who_leaves_during_an_import_does_not_wait_behind_it(
+    company: Company, policy: LeaverPolicy
+) -> None:
+    await company.begin_day(policy=policy)
+    ion = await company.hire("Popescu", photo="poza-1.jpg")
+    await settled(company)
+    await company.stop_receivers()
+    for n in range(40):  # more than one visit's
+        await company.hire(f"Om{n}")
+    await company.set_status(ion, "inactiv")
+    made = [len(writes(company, place)) for place in range(2)]
+    await company.start_receiver()
+    await settled(company)
+    assert [writes(company, place)[made[place]].employee_no for place in range(2)] == ["1000"] * 2
+
+
 async def test_delete_erases_face_and_card_too(company: Company) -> None:
     await company.begin_day(policy="delete", profiles=[PROFILES["modern"], PROFILES["old_deletes"]])
     ion = await company.hire("Popescu", photo="poza-1.jpg")

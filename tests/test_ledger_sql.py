@@ -551,6 +551,95 @@ def meet(receiver: Receiver, row: Row, serial: str) -> Row:
     return met
 
 
+def enrol(project: Project, receiver: Receiver) -> str:
+    """Hire somebody, with a number, whom every terminal holds after this."""
+    [employee] = hire(project)
+    project.run("insert into angajati_biometrie (angajat_id) values (%s)", employee)
+    while serve(receiver):
+        pass
+    return employee
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [
+        "update angajati set status = 'inactiv' where id = %s",
+        "update angajati set status = null where id = %s",
+        "update angajati_biometrie set employee_no = null where angajat_id = %s",
+        "delete from angajati_biometrie where angajat_id = %s",
+        "delete from angajati where id = %s",
+    ],
+)
+def test_who_leaves_goes_before_an_import_and_keeps_no_terminal_longer(
+    project: Project, a: Receiver, departure: str
+) -> None:
+    terminals = install_terminals(project, 3)
+    leaver = enrol(project, a)
+    hire(project, 40)
+    first = a.claim(limit=30)  # the import has begun
+    a.release(first[0])
+    project.run(departure, leaver)
+    visits = [serve(a) for _ in range(4)]
+    assert [names(rows) for rows in visits[:3]] == [{leaver}] * 3
+    assert sorted(str(rows[0]["terminal_id"]) for rows in visits[:3]) == terminals
+    assert leaver not in names(visits[3])
+    assert len(visits[3]) == 40
+
+
+def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 3)
+    leaver = enrol(project, a)
+    hire(project, 10)
+    holder = None
+    for _ in range(3):
+        rows = a.claim()
+        if holder is None:
+            holder = rows[0]["terminal_id"]
+        else:  # on the others the number went to somebody else
+            a.call(
+                "intend",
+                rows[0]["terminal_id"],
+                rows[0]["fence"],
+                60,
+                rows[0]["employee_id"],
+                "1000",
+            )
+        a.release(rows[0])
+    last = rows[0]["terminal_id"]
+    project.run("update angajati set status = 'inactiv' where id = %s", leaver)
+    rows = serve(a)
+    assert holder != last
+    assert (rows[0]["terminal_id"], names(rows)) == (holder, {leaver})
+    assert leaver in names(serve(a))  # on these there is nothing of theirs to end: in turn
+
+
+def test_a_leaver_who_cannot_be_ended_does_not_keep_the_others_waiting(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    leaver = enrol(project, a)
+    project.run("update angajati set status = 'inactiv' where id = %s", leaver)
+    staff = hire(project, 2)
+    [row] = a.claim()
+    a.record(row, "fatal", retry_s=30)
+    a.release(row)
+    assert names(serve(a)) == set(staff)
+    assert a.claim() == []
+
+
+def test_who_came_back_before_it_was_done_waits_in_turn(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    back = enrol(project, a)
+    hire(project, 3)
+    for status in ("concediu", "activ"):
+        project.run("update angajati set status = %s where id = %s", status, back)
+        rows = a.claim(limit=2)
+        a.release(rows[0])
+        assert (back in names(rows)) == (status == "concediu")
+
+
 def test_a_terminal_that_is_added_is_filled_with_every_active_employee(
     project: Project, a: Receiver
 ) -> None:
