@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal_memory import Sightings
 from tests.terminals import (
     CAPABILITIES,
     COUNT,
@@ -736,6 +737,18 @@ async def test_a_pause_that_is_too_short_is_noticed(trust: Any) -> None:
         await asyncio.sleep(0.2)
         await client.ask("GET", COUNT)
         assert client.terminal.sightings.calls_too_close == 1
+
+
+def test_a_pause_begins_when_the_client_may_know_the_answer_or_else_at_the_end() -> None:
+    sightings = Sightings(min_pause_s=1.0)
+    sightings.authenticated_call_begins(0.0)
+    sightings.authenticated_call_answered(2.0)
+    sightings.authenticated_call_ends(2.6)  # the terminal was held up after it had sent it
+    sightings.authenticated_call_begins(3.0)
+    assert sightings.calls_too_close == 0
+    sightings.authenticated_call_ends(3.5)  # cut off, without an answer
+    sightings.authenticated_call_begins(4.0)
+    assert sightings.calls_too_close == 1
 
 
 async def test_a_face_takes_longer_than_a_person(trust: Any, photos: PhotoServer) -> None:

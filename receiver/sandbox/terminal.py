@@ -202,6 +202,9 @@ class SimulatedTerminal:
                 else self._turn_away(verdict)
             )
             await self._awake.wait()
+            ended = time.monotonic()
+            if authenticated:
+                self.sightings.authenticated_call_answered(ended)
             self.sightings.calls.append(
                 Call(
                     method=request.method,
@@ -210,7 +213,7 @@ class SimulatedTerminal:
                     status=answer.status,
                     sub_status=answer.sub_status,
                     started=started,
-                    ended=time.monotonic(),
+                    ended=ended,
                     authenticated=authenticated,
                     uploaded=request.picture is not None,
                 )

@@ -158,6 +158,7 @@ class Sightings:
     deletions_not_of_one: int = 0
     """Requests to delete persons or faces that did not carry exactly one number."""
     _in_progress: int = 0
+    _answered: float | None = None
     _last_ended: float | None = None
 
     def authenticated_call_begins(self, at: float) -> None:
@@ -171,10 +172,15 @@ class Sightings:
             self.calls_too_close += 1
         self._in_progress += 1
 
+    def authenticated_call_answered(self, at: float) -> None:
+        """Note the moment from which its client may know the answer, just before it is sent."""
+        self._answered = at
+
     def authenticated_call_ends(self, at: float) -> None:
-        """Note the end from which the next pause is measured."""
+        """Note the end; the next pause is measured from the answer, or from here without one."""
         self._in_progress -= 1
-        self._last_ended = at
+        self._last_ended = at if self._answered is None else self._answered
+        self._answered = None
 
     def unknown_field(self, path: str) -> None:
         """Keep the dotted path of a field that isapi.md does not know, once."""
