@@ -11,8 +11,8 @@ MOST_DRAINED_BYTES = 32 * MOST_BODY_BYTES
 """How much of a body that is too large is read and thrown away, so that its sender gets to read
 the 413 instead of a reset connection."""
 BODY_TIMEOUT_S = 10.0
-SMALL_BODY_BYTES = 64 * 1024
-"""More than a webhook of ours or a press has."""
+SMALL_BODY_BYTES = 16 * 1024
+"""Far more than a webhook of ours (300 bytes) or a press has, and than one with whole rows has."""
 LARGE_BODIES = 8
 """How many larger ones are read at a time. The others wait within their time and their senders are
 not read, so that who sends hundreds of them takes no memory, and no turn from a small one."""

@@ -4,7 +4,7 @@ uvicorn bounds how long a connection may idle after an answer and how many there
 connection that sends no request at all, or a head without end, it keeps for ever; and when such
 connections are as many as `--limit-concurrency`, it answers everybody else 503. Here such a
 connection is let go after a while, sooner where it is in others' way. A request's body is bounded
-where it is read (`bodies`).
+where it is read (`bodies`); what of it nobody reads yet, here.
 """
 
 import asyncio
@@ -26,8 +26,10 @@ MOST_HEAD_BYTES = 64 * 1024
 and of what comes after an answer."""
 MOST_HEADERS = 100
 """Those of a trailer counted in. httptools keeps each as objects, far larger than its bytes."""
+MOST_UNREAD_BODY_BYTES = 4 * 1024
+"""That is taken from a connection while nobody reads its body (uvicorn: 64 KiB)."""
 AT_A_TIME = 4096
-"""Bytes that are parsed before these limits are looked at again."""
+"""Bytes that are read and parsed before these limits are looked at again (asyncio: 256 KiB)."""
 CROWDED = 0.9
 """Part of `--limit-concurrency` above which connections without a request make way."""
 MAKING_WAY = 0.1
@@ -74,6 +76,42 @@ class OneWrite:
         self._transport.close()
 
 
+class ByThePiece(asyncio.BufferedProtocol):
+    """Reads no more at a time than AT_A_TIME for a protocol that takes whatever there is.
+
+    A class of its own, because uvloop asks nobody for a buffer who is an `asyncio.Protocol` too.
+    """
+
+    _buffer = bytearray(AT_A_TIME)  # all connections': what was read is taken at once
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio says it
+        """Return where the next bytes are to be put, and so how many at most."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        self._protocol.data_received(bytes(memoryview(self._buffer)[:nbytes]))
+
+    def eof_received(self) -> bool | None:
+        """Hand it on."""
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        """Hand it on."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand it on."""
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hand it on."""
+        self._protocol.connection_lost(exc)
+
+
 class ImpatientHttp(UvicornHttp):
     """One connection. Costs it a timer, and a few comparisons for each time that data comes."""
 
@@ -91,6 +129,7 @@ class ImpatientHttp(UvicornHttp):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look at the connection now and then."""
         super().connection_made(cast("asyncio.Transport", OneWrite(transport, self.loop)))
+        transport.set_protocol(ByThePiece(self))
         self._opened_at = self.loop.time()
         self._look = self.loop.call_later(PATIENCE_S, self._look_again)
         most = self.limit_concurrency
@@ -105,17 +144,11 @@ class ImpatientHttp(UvicornHttp):
 
     def data_received(self, data: bytes) -> None:
         """Take data until it is too much of anything but a body."""
-        if len(data) <= AT_A_TIME:
-            self._take(data)
-            return
-        for start in range(0, len(data), AT_A_TIME):
-            if not self.transport.is_closing():
-                self._take(data[start : start + AT_A_TIME])
-
-    def _take(self, data: bytes) -> None:
         cycle = self.cycle
         body_bytes = 0 if cycle is None else len(cycle.body)
         super().data_received(data)
+        if self.cycle is not None and len(self.cycle.body) > MOST_UNREAD_BODY_BYTES:
+            self.flow.pause_reading()
         if self.cycle is not cycle or (cycle is not None and len(cycle.body) != body_bytes):
             self._bytes_for_nothing = 0
         else:

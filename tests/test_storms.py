@@ -391,6 +391,24 @@ async def test_a_body_that_never_ends_takes_no_memory_and_is_ended(
         assert "Traceback" not in receiver.logged()
 
 
+@each_parser
+async def test_hundreds_of_bodies_held_back_at_once_take_little_memory(
+    quiet: World, parser: dict[str, str]
+) -> None:
+    """As many as there may be connections: of each, no more is read than the next turn needs."""
+    begun = request({}, framing=f"Content-Length: {2**20}") + b"x" * 2**18
+    async with (
+        receiver_of(quiet, environment=parser) as receiver,
+        little_memory(receiver),
+        wires(receiver, 890) as opened,
+    ):
+        for wire in opened:
+            wire.send(begun)
+        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        await all_gone(receiver)
+        assert await true_ones(quiet, receiver, 50) == {202: 50}
+
+
 async def test_large_bodies_take_turns_and_each_gets_its_answer(quiet: World) -> None:
     """More at once than are read at a time, each as large as a body may be; small ones pass by."""
     count = 3 * LARGE_BODIES

@@ -30,6 +30,10 @@ AT_THE_DOOR: Final[tuple[tuple[str, Storm], ...]] = (
         partial(storms.test_a_body_that_never_ends_takes_no_memory_and_is_ended, parser={}),
     ),
     (
+        "890 bodies of 1 MiB held back",
+        partial(storms.test_hundreds_of_bodies_held_back_at_once_take_little_memory, parser={}),
+    ),
+    (
         "24 bodies of 1 MiB at once",
         storms.test_large_bodies_take_turns_and_each_gets_its_answer,
     ),
