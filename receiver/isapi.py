@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-from receiver.errors import NotSupported, TerminalBusy
+from receiver.errors import AnswerUnexplained, NotSupported, TerminalBusy
 from receiver.isapi_answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
 from receiver.isapi_calls import USER_DETAIL, USER_INFO, Called, Remember, Turn, Way
 from receiver.isapi_faces import Faces, Photo
@@ -115,9 +115,9 @@ class TerminalClient(Faces):
                 self._require_ok(answer)
                 await self._erased()
                 return
-            await self._note_lack(DELETE_ALL_OF)
+            await self._note_lack(DELETE_ALL_OF, answer)
         # The older call erases the person; whether the face goes too is told both ways (isapi.md).
-        with suppress(NotSupported):
+        with suppress(AnswerUnexplained, NotSupported):
             await self.remove_face(employee_no)
         answer = await self._call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})
         if not answer.says(PERSON_ABSENT):
@@ -164,7 +164,7 @@ class TerminalClient(Faces):
             }
             answer = await self._call(SEARCH, {"UserInfoSearchCond": condition})
             if answer.unsupported:
-                await self._note_lack(SEARCH)
+                await self._note_lack(SEARCH, answer)
             result = found_in(answer)
             if result is None:
                 raise self._error(answer)

@@ -42,6 +42,8 @@ NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent", "nameIsOverl
 """What a name that is too long is refused with; with the first two, so is much else."""
 PERSONS_FULL: Final = frozenset({"deviceUserFull"})
 BRANCHES: Final = PERSON_EXISTS | FACE_ABSENT | FACE_EXISTS
+PERHAPS_LACKED: Final = frozenset({"invalidOperation", "badURLFormat"})
+"""What some firmware says of a call that it does not have, and of much else."""
 
 # A class of isapi_codes.csv -> what it is to us. A code of any other, and one that has no words
 # there, is told as it came.
@@ -91,9 +93,14 @@ class Answer:
         return self.error().kind
 
     @property
-    def unsupported(self) -> bool:
+    def lacked(self) -> bool:
         """Tell whether the firmware does not have the call."""
         return not self.ok and isinstance(self.error(), NotSupported)
+
+    @property
+    def unsupported(self) -> bool:
+        """Tell whether to try another way: the firmware does not have this one, or perhaps not."""
+        return self.lacked or (not self.ok and self.says(PERHAPS_LACKED))
 
     def says(self, codes: frozenset[str]) -> bool:
         """Tell whether the terminal answered with one of these codes; their case varies."""

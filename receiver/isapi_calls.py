@@ -139,8 +139,9 @@ class Calls:
     def _lacks(self, way: Way) -> bool:
         return way.name in self.known.lacks
 
-    async def _note_lack(self, way: Way) -> None:
-        if not self._lacks(way):
+    async def _note_lack(self, way: Way, answer: Answer | None = None) -> None:
+        """Remember that a way is not there, where the answer to it leaves no doubt."""
+        if not self._lacks(way) and (answer is None or answer.lacked):
             await self._learn(replace(self.known, lacks=(*self.known.lacks, way.name)))
 
     async def _by_first(
@@ -156,7 +157,7 @@ class Calls:
             answer = await self._call(way, body, params=params)
             if not answer.unsupported:
                 break
-            await self._note_lack(way)
+            await self._note_lack(way, answer)
         return answer
 
     async def _call(

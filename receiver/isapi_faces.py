@@ -15,7 +15,9 @@ from receiver.errors import (
     NotSupported,
     PhotoNotFetched,
     PhotoUnusable,
+    TerminalBusy,
     TerminalError,
+    TerminalTimeout,
 )
 from receiver.isapi_answers import FACE_ABSENT, FACE_EXISTS, Answer
 from receiver.isapi_calls import FACE_LIBRARY, Calls, Way
@@ -65,12 +67,16 @@ class Faces(Calls):
                 raise
             try:
                 await self._upload(employee_no, picture)
-            except NotSupported:  # not any more: its firmware changed since
+            except BY_OTHER_NAMES:  # not any more, or not yet
                 if not by_url or not (await self._by_url(employee_no, photo_url)).ok:
                     raise
                 await self._learn(replace(self.known, photos="url"))
             return
-        answer = await self._by_url(employee_no, photo_url)
+        try:
+            answer = await self._by_url(employee_no, photo_url)
+        except TerminalTimeout:  # perhaps it waits for a host that it cannot reach
+            await self.prefer_upload()
+            raise
         if answer.ok:
             if self.known.photos != "url":
                 await self._learn(replace(self.known, photos="url"))
@@ -79,6 +85,11 @@ class Faces(Calls):
         if not isinstance(refused, BY_OTHER_FORM):
             raise refused
         await self._upload_instead(employee_no, photo_url, refused)
+
+    async def prefer_upload(self) -> None:
+        """Send photos from now on: one that the terminal was to fetch did not get there."""
+        if self.known.photos != "upload":
+            await self._learn(replace(self.known, photos="upload"))
 
     async def remove_face(self, employee_no: str) -> None:
         """Make the terminal hold no face of this person, if it holds one."""
@@ -90,9 +101,14 @@ class Faces(Calls):
             self._require_ok(answer)
 
     async def has_face(self, employee_no: str) -> bool:
-        """Tell whether the face library itself holds a face of this person, if it can be asked."""
+        """Tell whether the face library itself holds a face of this person, if it can be asked.
+
+        Raises TerminalBusy where it can, and not now.
+        """
         search = {"searchResultPosition": 0, "maxResults": 1, **_record(employee_no)}
         answer = await self._call(SEARCH, search)
+        if not answer.ok and isinstance(busy := self._error(answer), TerminalBusy):
+            raise busy
         matches = answer.fields.get("numOfMatches") or answer.fields.get("totalMatches")
         return answer.ok and str(matches or 0) != "0"
 
@@ -110,14 +126,18 @@ class Faces(Calls):
         except NotSupported:
             raise refused from None
         if fetching or isinstance(refused, NotSupported):
-            await self._learn(replace(self.known, photos="upload"))
+            await self.prefer_upload()
 
     async def _by_url(self, employee_no: str, photo_url: str) -> Answer:
         # Flat: wrapped in FaceDataRecord it is rejected (DS-K1T321MFWX).
         return await self._set(employee_no, {"faceURL": photo_url, **_record(employee_no)})
 
     async def _upload(self, employee_no: str, picture: bytes) -> None:
-        """Send the picture under the names that the terminal takes; raise NotSupported if none."""
+        """Send the picture under the names that the terminal takes; raise NotSupported if none.
+
+        Where an upload has worked, what is said of the names that worked is what went wrong.
+        """
+        first: TerminalError | None = None
         record = json.dumps(_record(employee_no)).encode()
         order = sorted(range(len(UPLOAD_PARTS)), key=lambda names: names != self.known.parts)
         for names in order:
@@ -141,6 +161,9 @@ class Faces(Calls):
             refused = self._error(answer)
             if not isinstance(refused, BY_OTHER_NAMES):
                 raise refused
+            first = first or refused
+        if first and self.known.photos == "upload" and not isinstance(first, NotSupported):
+            raise first
         raise NotSupported(f"{refused.message} It takes no upload of photos either.")
 
     async def _set(self, employee_no: str, body: Body) -> Answer:
@@ -152,7 +175,7 @@ class Faces(Calls):
         first = RECORD if self._lacks(SET_UP) else SET_UP
         answer = await self._face_call(first, body)
         if first is SET_UP and answer.unsupported:
-            await self._note_lack(SET_UP)
+            await self._note_lack(SET_UP, answer)
             answer = await self._face_call(RECORD, body)
         if not answer.says(FACE_EXISTS):
             return answer
@@ -160,7 +183,7 @@ class Faces(Calls):
             answer = await self._face_call(MODIFY, body)
             if not answer.unsupported:
                 return answer
-            await self._note_lack(MODIFY)
+            await self._note_lack(MODIFY, answer)
         await self.remove_face(employee_no)
         return await self._face_call(RECORD, body)
 

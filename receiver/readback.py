@@ -8,8 +8,17 @@ from dataclasses import replace
 from typing import Final
 
 from receiver.errors import NotKept, TerminalError
-from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
-from receiver.sync import UNKNOWN_PHOTO, expected_of, numbers_to_end, photo_fingerprint
+from receiver.models import (
+    Employee,
+    Expected,
+    Found,
+    Held,
+    LeaverPolicy,
+    Outcome,
+    Status,
+    Step,
+)
+from receiver.sync import NOT_THERE, UNKNOWN_PHOTO, expected_of, numbers_to_end, photo_fingerprint
 
 LEAST_CUT_BYTES: Final = 24
 """A terminal's name that begins ours and is at least so long was cut there (FG: to 32)."""
@@ -63,10 +72,15 @@ def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
     for expected in sorted(outcome.expected, key=lambda one: one.may_pass is not False):
         there = found.get(expected.employee_no)
         if (fault := _fault_of_person(expected, there)) is not None:
-            number = expected.employee_no if expected.may_pass is False else None
-            return _not_kept(outcome, fault, of_person=True, number=number)
+            if expected.may_pass is False:
+                held = Held(employee_no=expected.employee_no, photo=UNKNOWN_PHOTO)
+            elif there is None and outcome.held.employee_no == expected.employee_no:
+                held = replace(outcome.held, photo=NOT_THERE)
+            else:
+                held = _face_unknown(outcome.held)
+            return _not_kept(outcome, fault, "person", held)
         if there is not None and (fault := _fault_of_face(expected, there)) is not None:
-            return _not_kept(outcome, fault, of_person=False)
+            return _not_kept(outcome, fault, "photo", _face_unknown(outcome.held))
     return outcome
 
 
@@ -111,19 +125,14 @@ def _fault_of_face(expected: Expected, there: Found) -> str | None:
     return f"{expected.employee_no} has {'no' if expected.face else 'still a'} face there"
 
 
-def _not_kept(
-    outcome: Outcome, fault: str, *, of_person: bool, number: str | None = None
-) -> Outcome:
+def _not_kept(outcome: Outcome, fault: str, step: Step, held: Held) -> Outcome:
     error: TerminalError = NotKept(f"The terminal answered OK, but {fault}.")
-    number = number or outcome.held.employee_no
-    return replace(
-        outcome,
-        status="fatal" if of_person else "partial",
-        step="person" if of_person else "photo",
-        message=error.message,
-        held=Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else Held(),
-        error=error,
-    )
+    status: Status = "fatal" if step == "person" else "partial"
+    return replace(outcome, status=status, step=step, message=error.message, held=held, error=error)
+
+
+def _face_unknown(held: Held) -> Held:
+    return Held(employee_no=held.employee_no, photo=UNKNOWN_PHOTO) if held.employee_no else Held()
 
 
 def _same_name(ours: str, theirs: str) -> bool:

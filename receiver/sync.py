@@ -42,6 +42,9 @@ NOT_NOW = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
 UNKNOWN_PHOTO = "unknown"
 """In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
 
+NOT_THERE = "not there"
+"""In place of a fingerprint: a search found nobody under the number."""
+
 NO_NUMBER = "The employee has no employee_no."
 
 
@@ -142,6 +145,8 @@ async def sync_anew(
 ) -> Outcome:
     """Bring the employee there, the photo too, whatever the ledger believes."""
     photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
+    if held.photo == NOT_THERE:
+        photo = NOT_THERE
     return await sync(terminal, employee, replace(held, photo=photo), policy, intend)
 
 
@@ -167,7 +172,8 @@ async def _sync_photo(
     try:
         await terminal.put_face(employee_no, photo_url)
     except PersonAbsent as error:
-        return _outcome("skipped", "photo", f"{error.message} Sync the employee first.", held)
+        words = f"{error.message} The whole employee is synced next."
+        return _outcome("skipped", "photo", words, held, error)
     except PHOTO_ALONE as error:
         return _outcome("partial", "photo", _photo_failed(employee_no, error), held, error)
     except TerminalError as error:
@@ -181,7 +187,8 @@ async def _sync_photo(
 async def _sync_person(
     terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
-    known = noted = held.employee_no == employee_no
+    noted = held.employee_no == employee_no
+    known = noted and held.photo != NOT_THERE
     if not noted:
         await intend(employee_no)
         # Whoever the terminal may know by this number may have a face there that is not theirs.
@@ -254,7 +261,7 @@ async def _sync_leaver(
     try:
         for number in numbers:
             if policy == "delete":
-                await terminal.erase(number)
+                await _erase(terminal, number, employee.name)
             else:
                 await terminal.end_validity(number, employee.name)
     except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
@@ -265,6 +272,15 @@ async def _sync_leaver(
         held = Held()
     gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
     return _outcome("success", "done", words, held, expected=gone)
+
+
+async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
+    """Erase a person; where the terminal does not know how, let them at least pass no longer."""
+    try:
+        await terminal.erase(employee_no)
+    except (AnswerUnexplained, NotSupported):
+        await terminal.end_validity(employee_no, name)
+        raise
 
 
 def numbers_to_end(employee: Employee, held: Held) -> list[str]:

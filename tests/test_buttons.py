@@ -259,12 +259,15 @@ async def test_photo_only_sends_the_photo_and_nothing_else(opened: Open) -> None
     assert face.url.endswith("0.jpg")
 
 
-async def test_photo_only_for_a_person_not_yet_there_is_skipped_with_advice(opened: Open) -> None:
+async def test_photo_only_for_a_person_not_there_is_skipped_and_the_whole_is_synced_next(
+    opened: Open,
+) -> None:
     world = await opened(MODERN)
     [employee] = await hire_unnoticed(world, 1)
     result = await press(world, PHOTO, {"angajat_id": employee})
     assert statuses(result) == ["skipped"]
-    assert "Sync the employee first" in result["per_device"][0]["message"]
+    assert "is synced next" in result["per_device"][0]["message"]
+    assert await world.agreed(within_s=ON_TIME_S)
 
 
 async def test_without_a_photo_photo_only_is_skipped(opened: Open) -> None:

@@ -324,6 +324,46 @@ async def test_modify_by_post_is_found_once(
         visit.assert_well_treated()
 
 
+@pytest.mark.parametrize("http", [200, 400])
+async def test_what_is_perhaps_not_there_is_done_otherwise_and_asked_for_again(
+    http: Literal[200, 400],
+) -> None:
+    """invalidOperation is said of much else, too; leavers must not stay because of it."""
+    profile = Profile(
+        has_user_info_detail=False,
+        has_fd_search_delete=False,
+        has_fd_setup=False,
+        missing="400",
+        errors_http=http,
+    )
+    async with remembered(profile) as (visit, memory):
+        for _ in range(2):
+            await visit.client.put_person(NO, "Popescu Ion")
+            visit.person().face = Face(url="", sha256="0", size=1)
+            await visit.client.erase(NO)
+            assert visit.terminal.persons == {}
+        tried = ["PUT Delete", "PUT Delete", "PUT FDDelete", "PUT Delete"]
+        assert visit.paths() == ["POST Record", *tried] * 2
+        assert memory.learnt == []
+        visit.assert_well_treated()
+
+
+@pytest.mark.parametrize("code", ["invalidOperation", "badURLFormat", "INVALIDOPERATION"])
+async def test_modify_by_post_is_found_where_by_put_it_is_perhaps_not_there(code: str) -> None:
+    refused = f'{{"statusCode":4,"statusString":"No","subStatusCode":"{code}"}}'.encode()
+
+    def script(_: int, request: bytes) -> bytes:
+        by_put = request.startswith(b"PUT") and b"/Modify" in request
+        return answer(refused, status="400 Bad Request") if by_put else answer(OK)
+
+    memory, terminal = Memory(), Scripted(script)
+    async with raw(terminal, memory=memory) as client:
+        for _ in range(2):
+            await client.end_validity(NO, "Popescu Ion")
+    assert [target.split()[0] for target in targets(terminal)] == ["PUT", "POST"] * 2
+    assert memory.learnt == []
+
+
 async def test_what_was_remembered_is_not_tried_by_the_next_client() -> None:
     known = Capabilities(lacks=("UserInfo/Modify", "FDLib/FDSetUp"))
     profile = Profile(modify_by="POST", has_fd_setup=False)

@@ -21,6 +21,7 @@ from receiver.errors import (
     TerminalBusy,
     TerminalError,
     TerminalRefused,
+    TerminalTimeout,
 )
 from receiver.isapi_faces import UPLOAD_PARTS
 from receiver.models import Capabilities
@@ -31,7 +32,18 @@ from receiver.sandbox.terminal_profiles import PROFILES
 from tests.clients import Memory
 from tests.pictures import plain
 from tests.terminals import PhotoServer, photo_server
-from tests.test_isapi import DIGEST, NO, Scripted, Visit, answer, challenge, photos, raw, visiting
+from tests.test_isapi import (
+    DIGEST,
+    NO,
+    SHORT_S,
+    Scripted,
+    Visit,
+    answer,
+    challenge,
+    photos,
+    raw,
+    visiting,
+)
 from tests.test_isapi_calls import BUSY, OK, scripted, targets
 
 __all__ = ["photos"]  # the fixture
@@ -235,7 +247,7 @@ async def test_an_upload_is_the_documented_form() -> None:
     async with scripted(
         {b"/FDSetUp": sub_codes("badParameters")}, known=known, photo=Storage()
     ) as (client, terminal):
-        with pytest.raises(NotSupported):
+        with pytest.raises(AnswerUnexplained):
             await client.put_face(NO, URL)
         forms = uploads(terminal)
     assert len(forms) == len(UPLOAD_PARTS) == len(terminal.requests) - 1
@@ -531,6 +543,64 @@ async def test_a_photo_that_only_the_terminal_may_fetch_goes_by_url_after_all(
         assert face(visit).url == photos("ion.jpg")
         with pytest.raises(PhotoUnusable):
             await visit.client.put_face(NO, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        answer(b"<html>proxy</html>"),
+        answer(b""),
+        answer(b'{"statusCode":'),
+        sub_codes("someNewInternalError"),
+        sub_codes("urlDownloadFail"),
+    ],
+)
+async def test_one_odd_answer_does_not_make_a_terminal_one_that_takes_no_uploads(
+    odd: bytes,
+) -> None:
+    """Under the other names it refuses them, truly; but the photo must be tried again."""
+
+    def script(n: int, _: bytes) -> bytes:
+        return odd if n == 1 else sub_codes("badParameters")
+
+    memory, terminal = Memory(), Scripted(script)
+    known = Capabilities(photos="upload")
+    async with raw(terminal, known=known, photo=Storage(), memory=memory) as client:
+        with pytest.raises((AnswerUnexplained, PhotoNotFetched)):
+            await client.put_face(NO, URL)
+        assert len(terminal.requests) == len(UPLOAD_PARTS) + 1  # and by URL
+    assert memory.learnt == []
+
+
+async def test_a_terminal_that_is_silent_over_a_url_is_sent_the_next_photo() -> None:
+    """It waits for a host that it cannot reach, longer than anybody waits for it."""
+
+    def script(n: int, _: bytes) -> bytes:
+        return b"" if n == 1 else answer(OK)
+
+    terminal = Scripted(script)
+    async with raw(terminal, photo=Storage(), face_timeout_s=SHORT_S) as client:
+        with pytest.raises(TerminalTimeout):
+            await client.put_face(NO, URL)
+        await client.put_face(NO, URL)
+    assert [form_of(request) is not None for request in terminal.requests] == [False, True]
+
+
+async def test_a_terminal_that_fetches_slowly_and_takes_no_upload_is_given_urls_again() -> None:
+    known = Capabilities(photos="upload")  # believed after it was silent once
+    profile = Profile(takes_uploads=False)
+    async with photo_server() as server, visiting(profile, known=known, photo=Storage()) as visit:
+        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.put_face(NO, server.url("/ion.jpg"))
+        assert visit.client.known.photos == "url"
+
+
+async def test_a_busy_library_of_faces_says_of_nobody_that_they_have_none() -> None:
+    async with scripted({b"/FDSearch": answer(BUSY)}) as (client, _):
+        with pytest.raises(TerminalBusy):
+            await client.has_face(NO)
+    async with scripted({b"/FDSearch": answer(b"", status="404 Not Found")}) as (client, _):
+        assert not await client.has_face(NO)
 
 
 async def test_a_firmware_that_takes_uploads_no_more_gets_the_url_again(photos: Photos) -> None:

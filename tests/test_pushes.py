@@ -47,7 +47,7 @@ from receiver.runs import Runs
 from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
 from receiver.settings import Settings
-from receiver.sync import UNKNOWN_PHOTO, photo_fingerprint, sync_photo
+from receiver.sync import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.visits import Visit, Visits
 from receiver.witness import LOOK_FIRST
 from tests.test_isapi import PASSWORD
@@ -456,7 +456,7 @@ async def test_a_terminal_that_does_nothing_and_says_ok_is_found_out() -> None:
             assert isinstance(note.outcome.error, NotKept)
             assert note.retry_s is not None
             assert 0 < note.retry_s < 10
-            assert note.outcome.held == Held(employee_no=one.employee_no, photo=UNKNOWN_PHOTO)
+            assert note.outcome.held == Held(employee_no=one.employee_no, photo=NOT_THERE)
         assert at.visit.rest is not None
         assert at.visit.rest.seconds < 10
         assert not at.visit.deaf

@@ -8,7 +8,7 @@ import pytest
 from receiver.errors import NotKept, PhotoNotFetched
 from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
 from receiver.readback import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
-from receiver.sync import UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.sync import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
 
 ION = Employee(
     id=UUID(int=1),
@@ -313,14 +313,19 @@ def test_what_the_terminal_holds_stands() -> None:
     assert judged(replace(outcome, expected=()), {}) == replace(outcome, expected=())
 
 
-@pytest.mark.parametrize("there", [None, replace(THERE, name="Altul"), ENDED])
-def test_a_person_who_is_not_as_pushed_is_fatal(there: Found | None) -> None:
+ABSENT = Held(employee_no="1000", photo=NOT_THERE)
+
+
+@pytest.mark.parametrize(
+    ("there", "held"), [(None, ABSENT), (replace(THERE, name="Altul"), UNSURE), (ENDED, UNSURE)]
+)
+def test_a_person_who_is_not_as_pushed_is_fatal(there: Found | None, held: Held) -> None:
     outcome = judged(pushed(), {"1000": there} if there else {})
     assert (outcome.status, outcome.step) == ("fatal", "person")
     assert isinstance(outcome.error, NotKept)
     assert outcome.message.startswith("The terminal answered OK, but ")
     assert outcome.message == outcome.error.message
-    assert outcome.held == UNSURE  # nobody knows which face is there
+    assert outcome.held == held  # nobody knows which face is there
 
 
 def test_a_face_that_is_not_there_is_partial() -> None:
@@ -365,7 +370,7 @@ def test_an_old_number_that_is_ended_does_not_hide_what_is_wrong_with_the_new_on
     found = {"999": replace(STILL_999, access="ended")}
     outcome = judged(pushed(EXPECTED, GONE_999), found)
     assert "1000 is not there" in outcome.message
-    assert outcome.held == UNSURE
+    assert outcome.held == ABSENT
 
 
 @pytest.mark.parametrize("held", [Held(), BOTH])

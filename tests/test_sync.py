@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -25,8 +26,11 @@ from receiver.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
+from receiver.isapi import TerminalClient
 from receiver.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
+from receiver.pushes import Sync
 from receiver.sync import (
+    NOT_THERE,
     UNKNOWN_PHOTO,
     Intend,
     photo_fingerprint,
@@ -451,6 +455,25 @@ async def test_a_leaver_who_could_not_be_ended_is_held_as_before(
         assert (outcome.status, type(outcome.error)) == ("fatal", AnswerUnexplained)
     else:
         assert (outcome.status, outcome.error) == (status, error)
+
+
+@pytest.mark.parametrize("error", [NotSupported(), AnswerUnexplained()])
+async def test_who_cannot_be_erased_passes_no_longer_all_the_same(error: TerminalError) -> None:
+    terminal = Recorder(fails={"erase": error})
+    outcome = await run(terminal, LEFT, BOTH, "delete")
+    assert terminal.calls == [ERASE, END]
+    assert (outcome.status, outcome.error, outcome.held) == ("fatal", error, BOTH)
+
+
+@pytest.mark.parametrize("how", [sync, sync_anew])
+async def test_whom_a_search_did_not_find_is_put_as_somebody_new(how: Sync) -> None:
+    """Some terminal may answer OK to a change of somebody whom it does not hold, for ever."""
+    terminal = Recorder(known=False)
+    held = Held(employee_no="1000", photo=NOT_THERE)
+    outcome = await how(cast("TerminalClient", terminal), ION, held, "expire", terminal.intend)
+    assert terminal.guesses == [False]
+    assert terminal.calls == [PUT_PERSON, PUT_FACE]
+    assert outcome.held == BOTH
 
 
 async def test_whoever_returns_is_put_anew_and_keeps_a_photo_that_only_expired() -> None:

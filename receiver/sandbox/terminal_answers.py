@@ -25,6 +25,7 @@ _CODES = {
     "deviceBusy": (2, 0x20000004),
     "notSupport": (4, 0x40000001),
     "methodNotAllowed": (4, 0x40000004),
+    "invalidOperation": (4, 0x40000006),
     "faceLowQulity": (4, 0x40006010),  # sic
     "badJsonFormat": (5, 0x50000002),
     "badURLFormat": (5, 0x50000003),
@@ -105,6 +106,8 @@ def missing(*, profile: Profile, path: str) -> Answer:
     """Answer for an endpoint that is not there: FG saw 404 and 405, G2 §4.2.6 says 403."""
     if profile.missing == "403":
         return refused(Refusal("notSupport", http=403), profile=profile, path=path)
+    if profile.missing == "400":
+        return refused(Refusal("invalidOperation"), profile=profile, path=path)
     if profile.missing == "405":
         return Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"", media_type="text/html")
     return Answer(status=HTTPStatus.NOT_FOUND, body=_NOT_FOUND_PAGE, media_type="text/html")

@@ -33,8 +33,9 @@ class Profile:
     """What bodies are really encoded in; no header says so."""
     errors_http: Literal[200, 400] = 400
     """The HTTP status of business errors: both were seen (§2)."""
-    missing: Literal["404", "405", "403"] = "404"
-    """How an endpoint that is not there answers: an HTML page, an empty body, or notSupport."""
+    missing: Literal["404", "405", "403", "400"] = "404"
+    """How an endpoint that is not there answers: an HTML page, an empty body, notSupport, or
+    invalidOperation, which integrators were heard to meet and isapi.md does not tell of."""
 
     delay_s: float = 0.0
     face_delay_s: float = 0.0
