@@ -45,6 +45,8 @@ UPLOAD_PARTS: Final = (
 BY_OTHER_FORM: Final = (AnswerUnexplained, DataRefused, NotSupported, PhotoNotFetched)
 """Refusals of a photo's URL that may not be of the photo itself: too large a file, one that lies
 on its side, or nothing that this terminal can fetch. An upload is made fit."""
+NO_WAY_THERE: Final = frozenset({"networkError"})
+"""Transient of anything else; of a photo's URL, that the terminal gets to no such host."""
 BY_OTHER_NAMES: Final = (AnswerUnexplained, NotSupported, PhotoNotFetched)
 
 
@@ -82,7 +84,7 @@ class Faces(Calls):
                 await self._learn(replace(self.known, photos="url"))
             return
         refused = self._error(answer)
-        if not isinstance(refused, BY_OTHER_FORM):
+        if not (isinstance(refused, BY_OTHER_FORM) or answer.says(NO_WAY_THERE)):
             raise refused
         await self._upload_instead(employee_no, photo_url, refused)
 

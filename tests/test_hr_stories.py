@@ -225,6 +225,21 @@ async def test_a_terminal_back_from_eroare_hears_of_all_that_it_missed(
     assert set(company.on(1)) == {"1003", "2000"}
 
 
+async def test_a_terminal_emptied_at_its_own_menu_is_filled_when_it_becomes_active_again(
+    company: Company,
+) -> None:
+    await company.begin_day()
+    for n in range(4):
+        await company.hire(f"Om{n}", photo=f"poza-{n}.jpg")
+    await settled(company)
+    for number in company.on(0):  # what others put there is not the story's
+        del company.terminals[0].persons[number]
+    for status in ("inactiv", "activ"):
+        await company.change_terminal(0, status=status)
+    await settled(company)
+    assert len(company.on(0)) == 4
+
+
 async def test_a_terminal_that_is_not_active_is_left_alone(company: Company) -> None:
     await company.begin_day()
     ion = await company.hire("Popescu", photo="poza-1.jpg")

@@ -471,6 +471,16 @@ async def test_a_refusal_that_nobody_can_explain_is_tried_as_an_upload_too() -> 
     assert memory.learnt == []
 
 
+async def test_a_terminal_without_a_way_to_the_photos_host_is_sent_them() -> None:
+    def script(_: int, request: bytes) -> bytes:
+        return answer(OK) if form_of(request) else sub_codes("networkError")
+
+    async with raw(Scripted(script), photo=Storage()) as client:
+        await client.put_face(NO, URL)
+        with pytest.raises(TerminalBusy):
+            await client.put_person(NO, "Popescu Ion")
+
+
 async def test_an_unexplained_refusal_of_both_forms_is_the_first_one() -> None:
     async with scripted({}, otherwise=answer(b"<html></html>"), photo=Storage()) as (client, _):
         with pytest.raises(AnswerUnexplained, match="HTTP 200"):
