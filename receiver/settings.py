@@ -154,7 +154,7 @@ def _jwt_secret(text: str) -> str:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(word.strip() for word in text.split(",") if word.strip())
+    origins = tuple(_listed(text))
     for place, origin in enumerate(origins, start=1):
         if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
             raise ValueError(f"origin {place} must be like https://hr.example.com, and no more")
@@ -163,7 +163,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 def _hosts(text: str) -> frozenset[str]:
     """Parse hosts with or without a port, an IPv6 address in brackets; in small letters."""
-    hosts = [word.strip().lower() for word in text.split(",") if word.strip()]
+    hosts = _listed(text.lower())
     for place, host in enumerate(hosts, start=1):
         if not re.fullmatch(r"([a-z0-9_.-]*[a-z0-9]|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
             raise ValueError(f"host {place} must be like cdn.example.com or 10.0.0.7:8080")
@@ -171,7 +171,14 @@ def _hosts(text: str) -> frozenset[str]:
 
 
 def _names(text: str) -> frozenset[str]:
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
+    return frozenset(_listed(text))
+
+
+def _listed(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:  # not none: no allowed roles would let everybody in
+        raise ValueError("is set, but names nothing between its commas; name one, or leave it out")
+    return words
 
 
 def _yes_or_no(text: str) -> bool:

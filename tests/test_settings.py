@@ -82,11 +82,27 @@ def test_a_variable_that_is_set_counts(
     assert getattr(read(**{name: text}), attribute) == expected
 
 
+LISTS = ("CORS_ALLOWED_ORIGINS", "SYNC_ALLOWED_ROLES", "PHOTO_HOSTS")
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
 def test_a_blank_variable_is_as_good_as_none(blank: str) -> None:
-    optional = ["DEVICE_DELAY_SECONDS", "DEVICE_LANES", "LEAVER_POLICY", "LOG_FORMAT"]
+    optional = ["DEVICE_DELAY_SECONDS", "DEVICE_LANES", "LEAVER_POLICY", "LOG_FORMAT", *LISTS]
     assert read(**dict.fromkeys(optional, blank)) == read()
     assert named(refusal(dict.fromkeys(REQUIRED, blank))) == list(REQUIRED)
+
+
+@pytest.mark.parametrize("name", [*LISTS, "WEBHOOK_SECRET"])
+@pytest.mark.parametrize("text", [",", " , ", ",,\t,\n"])
+def test_a_list_that_names_nothing_is_not_taken_for_none(name: str, text: str) -> None:
+    """No allowed roles are no restriction: a slip of the pen would let everybody in."""
+    assert named(refusal(REQUIRED | {name: text})) == [name]
+
+
+@pytest.mark.parametrize("text", ["hr,admin", " hr , admin ", "hr,,admin,"])
+def test_allowed_roles_are_those_between_the_commas(text: str) -> None:
+    assert read().allowed_roles == frozenset()
+    assert read(SYNC_ALLOWED_ROLES=text).allowed_roles == {"hr", "admin"}
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -181,7 +197,7 @@ def test_all_that_is_wrong_is_named_in_one_message() -> None:
 
 VARIABLES = (
     *REQUIRED, "DEVICE_DELAY_SECONDS", "DEVICE_TIMEOUT_SECONDS", "DEVICE_LANES", "LEAVER_POLICY",
-    "POLL_SECONDS", "LOG_FORMAT",
+    "POLL_SECONDS", "LOG_FORMAT", *LISTS,
 )  # fmt: skip
 
 
