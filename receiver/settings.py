@@ -23,6 +23,7 @@ NOBODY: frozenset[str] = frozenset()
 NOWHERE: frozenset[str] = frozenset()
 LOCAL: tuple[str, ...] = ("http://localhost:3000", "http://localhost:5173")
 """Where the React app runs while it is developed."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
 FACE_TIMEOUT_S = 45.0
 """What a terminal may take to model a face (SK: read timeout 45 s)."""
 
@@ -154,11 +155,28 @@ def _jwt_secret(text: str) -> str:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(_listed(text))
-    for place, origin in enumerate(origins, start=1):
-        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
-            raise ValueError(f"origin {place} must be like https://hr.example.com, and no more")
-    return origins
+    origins = []
+    for place, word in enumerate(_listed(text), start=1):
+        try:
+            origins.append(_origin(word))
+        except ValueError:
+            fault = f"origin {place} must be like https://hr.example.com, and no more"
+            raise ValueError(fault) from None
+    return tuple(origins)
+
+
+def _origin(text: str) -> str:
+    """Spell an origin as browsers send it: in small letters and punycode, without a default port.
+
+    Raises ValueError for what is none.
+    """
+    scheme, _, rest = text.lower().partition("://")
+    host, colon, port = rest.partition(":")
+    host = host.encode("idna").decode()
+    if scheme not in DEFAULT_PORTS or not re.fullmatch(r"[a-z0-9.-]+", host):
+        raise ValueError
+    number = _whole(1, 65535)(port) if colon else DEFAULT_PORTS[scheme]
+    return f"{scheme}://{host}" + (f":{number}" if number != DEFAULT_PORTS[scheme] else "")
 
 
 def _hosts(text: str) -> frozenset[str]:

@@ -150,6 +150,9 @@ MALFORMED = [
     *(("DEVICE_LANES", text) for text in ("0", "-1", "1.0", "257", "1e2", "٣", "9" * 5000, MARKER)),
     *(("LEAVER_POLICY", text) for text in ("Expire", "EXPIRE", "none", MARKER)),
     *(("LOG_FORMAT", text) for text in ("JSON", "text", MARKER)),
+    ("CORS_ALLOWED_ORIGINS", f"https://{MARKER}.ro/{MARKER}"),
+    ("CORS_ALLOWED_ORIGINS", f"https://ș{MARKER}..ro"),
+    ("CORS_ALLOWED_ORIGINS", f"https://hr.example.ro:{MARKER}"),
 ]
 
 
@@ -269,3 +272,43 @@ def test_a_photo_host_that_is_none_is_named_by_its_place(host: str) -> None:
     assert named(said) == ["PHOTO_HOSTS"]
     assert "host 2 must be like" in said
     assert host not in said.replace("cdn.example.com or", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("https://hr.example.ro", "https://hr.example.ro"),
+        ("https://HR.Example.ro", "https://hr.example.ro"),
+        ("HTTPS://hr.example.ro", "https://hr.example.ro"),
+        ("https://hr.example.ro:443", "https://hr.example.ro"),
+        ("HTTPS://hr.example.ro:443", "https://hr.example.ro"),
+        ("http://10.0.0.7:80", "http://10.0.0.7"),
+        ("http://hr.example.ro:443", "http://hr.example.ro:443"),
+        ("https://hr.example.ro:80", "https://hr.example.ro:80"),
+        ("http://hr.example.ro:8080", "http://hr.example.ro:8080"),
+        ("https://hr.example.ro:08443", "https://hr.example.ro:8443"),
+        ("https://Șantier.ro", "https://xn--antier-2lc.ro"),
+        ("https://s\u0326antier.ro", "https://xn--antier-2lc.ro"),
+        ("https://xn--antier-2lc.ro:8443", "https://xn--antier-2lc.ro:8443"),
+    ],
+)
+def test_an_origin_counts_as_browsers_send_it(text: str, sent: str) -> None:
+    """They send small letters, punycode, and no port that goes without saying (WHATWG URL)."""
+    [origin, *local] = read(CORS_ALLOWED_ORIGINS=f" {text} ,").cors_origins
+    assert origin == sent
+    assert local == ["http://localhost:3000", "http://localhost:5173"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["hr.example.ro", "https://", "https://hr.example.ro/", "https://hr.example.ro/app",
+     "https://hr.example.ro?x", "https://u:p@hr.example.ro", "https://@hr.example.ro", "*", "null",
+     "https://*.example.ro", "https://hr.example.ro:", "https://hr.example.ro:0",
+     "https://hr.example.ro:65536", "https://hr.example.ro:x", "ftp://hr.example.ro",
+     "https://hr..example.ro", f"https://{'x' * 64}.ro", f"https://{'ș' * 64}.ro",
+     "https://hr\nx.ro", "https://ha\uff0fha.ro", "https://hr.example.ro:\uff18"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_named_by_its_place(origin: str) -> None:
+    said = refusal(REQUIRED | {"CORS_ALLOWED_ORIGINS": f"https://a.ro, {origin}"})
+    assert named(said) == ["CORS_ALLOWED_ORIGINS"]
+    assert said.endswith("origin 2 must be like https://hr.example.com, and no more")
