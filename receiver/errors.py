@@ -22,6 +22,7 @@ ReceiverError
 │       ├── DeviceUnknown           404
 │       ├── NoActiveTerminal        409
 │       ├── RunGoingOn              409
+│       ├── TooManyRuns             429
 │       └── ReceiverStopping        503
 ├── SupabaseError                   the database, seen through PostgREST
 │   ├── SupabaseUnreachable         worth asking again
@@ -204,6 +205,13 @@ class RunGoingOn(RunRefused):
     def __init__(self, message: str | None = None, *, run_id: str | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class TooManyRuns(RunRefused):
+    """Too many buttons were pressed at once; wait for one to end."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}  # about one employee's run
 
 
 class ReceiverStopping(RunRefused):

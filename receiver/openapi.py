@@ -52,7 +52,7 @@ _REFUSALS: Final = {
     409: "No active terminal, or a sync of all is going on already (its id is in run_id).",
     413: "The body is larger than 1 MiB.",
     422: "The body does not say what is needed.",
-    429: "Pressed too often; Retry-After says for how long to wait, in seconds.",
+    429: "Pressed too often, or too many runs go on; Retry-After says how many seconds to wait.",
     503: "Supabase cannot be reached, or the receiver is not ready.",
 }
 _SIGNED_IN: Final = (401, 403, 503)

@@ -23,6 +23,7 @@ from receiver.errors import (
     TerminalError,
     TerminalReplaced,
     TerminalUnusable,
+    TooManyRuns,
 )
 from receiver.isapi import TerminalClient
 from receiver.ledger import Ledger
@@ -71,7 +72,7 @@ class Runs:
     async def start_one(self, employee_id: UUID, on_fatal: OnFatal, *, photo_only: bool) -> Run:
         """Start the run of one employee on all active terminals.
 
-        Raises EmployeeUnknown, NoActiveTerminal or SupabaseError.
+        Raises EmployeeUnknown, NoActiveTerminal, TooManyRuns or SupabaseError.
         """
         employee = (await self._directory.employees([employee_id]))[employee_id]
         if employee.gone:
@@ -115,7 +116,7 @@ class Runs:
         if self._stopping:
             raise ReceiverStopping
         if len(self._going) >= MOST_RUNS:
-            raise RunGoingOn("Too many buttons were pressed at once; wait for one to end.")
+            raise TooManyRuns
         run = Run(employee_ids=employee_ids, sites=sites, on_fatal=on_fatal, bulk=bulk)
         self._forget_old()
         self._runs[run.id] = run

@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from receiver.runs import MOST_RUNS
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.terminal import Face, Person, Profile
@@ -501,6 +502,31 @@ async def test_a_second_bulk_run_is_refused_with_the_id_of_the_first(opened: Ope
         rest = [line async for line in lines]
         assert rest[-1]["summary"]["success"] == 3
         assert (await client.post(ALL, json={})).status_code == 200
+    assert_well_treated(world)
+
+
+async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened: Open) -> None:
+    world = await opened(MODERN)
+    [employee] = await hire_unnoticed(world, 1)
+    asked = {"angajat_id": employee}
+    world.execute(  # so that no run ends before its time
+        "update hikvision_sync.terminals set leased_by = 'another receiver',"
+        " leased_until = clock_timestamp() + interval '1 hour'"
+    )
+    async with browser(world) as client:
+        runs = [stream(client, ONE, asked) for _ in range(MOST_RUNS)]
+        for run in runs:
+            assert (await anext(run))["type"] == "start"
+        for path in (ONE, PHOTO, ALL):
+            refused = await client.post(path, json=asked)
+            assert refused.status_code == 429  # 409 is of terminals and of syncs of all
+            assert int(refused.headers["retry-after"]) > 0
+            assert refused.json()["detail"].endswith("wait for one to end.")
+            assert "run_id" not in refused.json()
+        world.execute("update hikvision_sync.terminals set leased_by = null")
+        for run in runs:
+            assert [line async for line in run][-1]["summary"]["success"] == 1
+        assert (await client.post(ONE, json=asked)).status_code == 200
     assert_well_treated(world)
 
 
