@@ -64,6 +64,10 @@ STATUS_OK = (0, 1)
 STATUS_BUSY = 2
 STATUS_REBOOT = 7
 _TERMINAL: Final = "the terminal"
+_PUZZLING: Final = (
+    "'s answer cannot be understood; see that its address in dispozitive_pontaj is right, "
+    "then restart it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,8 @@ class Answer:
             return TerminalRefused, f"{_TERMINAL} must be restarted first", self._said()
         if self.status_code == STATUS_BUSY or self.http_status >= 500:  # noqa: PLR2004
             return TerminalBusy, f"{_TERMINAL} is in trouble", self._said()
+        if self.status_code in STATUS_OK or (self.status_code is None and not self.code):
+            return AnswerUnexplained, f"{_TERMINAL}{_PUZZLING}", self._said()
         return AnswerUnexplained, f"{_TERMINAL} answered", self._said()
 
     def _said(self) -> str:

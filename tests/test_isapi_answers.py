@@ -316,6 +316,12 @@ def test_a_number_says_more_than_a_code_that_says_little_but_not_more_than_one_t
     assert type(parse(400, numbered(full, "deviceBusy")).error()) is TerminalBusy
 
 
+PUZZLING = (
+    "'s answer cannot be understood; see that its address in dispozitive_pontaj is right, "
+    "then restart it"
+)
+
+
 @pytest.mark.parametrize(
     ("http_status", "body", "message"),
     [
@@ -326,7 +332,7 @@ def test_a_number_says_more_than_a_code_that_says_little_but_not_more_than_one_t
         (404, b"", "Gate 2 does not support this."),
         (503, b"", "Gate 2 is in trouble (HTTP 503)."),
         (200, as_json("", 7), "Gate 2 must be restarted first (HTTP 200, statusCode 7)."),
-        (200, b"{}", "Gate 2 answered (HTTP 200)."),
+        (200, b"{}", f"Gate 2{PUZZLING} (HTTP 200)."),
     ],
 )
 def test_the_words_call_the_terminal_by_its_name_where_they_begin_with_it(
@@ -335,6 +341,37 @@ def test_the_words_call_the_terminal_by_its_name_where_they_begin_with_it(
     answer = parse(http_status, body)
     assert answer.error("gate 2").message == message
     assert answer.error().message == message.replace("Gate 2", "The terminal")
+
+
+@pytest.mark.parametrize(
+    ("http_status", "body", "said"),
+    [
+        (200, b"", "HTTP 200"),
+        (200, HTML, "HTTP 200"),
+        (204, b"", "HTTP 204"),
+        (302, b"", "HTTP 302"),
+        (400, b"", "HTTP 400"),
+        (403, HTML, "HTTP 403"),
+        (200, b'{"UserInfoSearch":[]}', "HTTP 200"),
+        (200, OK, "HTTP 200, statusCode 1, ok"),  # to a question
+        (400, OK, "HTTP 400, statusCode 1, ok"),
+    ],
+)
+def test_an_answer_that_is_no_refusal_either_is_called_a_fault_and_says_what_to_do(
+    http_status: int, body: bytes, said: str
+) -> None:
+    error = parse(http_status, body).error()
+    assert type(error) is AnswerUnexplained
+    assert error.message == f"The terminal{PUZZLING} ({said})."
+
+
+@pytest.mark.parametrize("status_code", [3, 4, 5, 6, 99])
+@pytest.mark.parametrize("code", ["", "new", "badParameters"])
+def test_a_refusal_that_is_not_explained_is_told_as_it_came(status_code: int, code: str) -> None:
+    """It is the terminal's own, so nobody is to be sent to its address."""
+    said = f"HTTP 400, statusCode {status_code}" + (f", {code}" if code else "")
+    error = parse(400, as_json(code, status_code)).error()
+    assert error.message == f"The terminal answered ({said})."
 
 
 def test_what_the_terminal_says_of_the_field_is_told_on_one_short_line() -> None:
