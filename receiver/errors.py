@@ -114,6 +114,7 @@ class WebhookRefused(RequestRefused):
 class SignatureInvalid(WebhookRefused):
     """The signature does not match: check that the sender has the receiver's WEBHOOK_SECRET."""
 
+    # Without WWW-Authenticate (RFC 9110 §15.5.2): no scheme is registered for Standard Webhooks.
     status = HTTPStatus.UNAUTHORIZED
 
 
