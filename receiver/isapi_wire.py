@@ -1,11 +1,12 @@
 """One HTTP exchange with a terminal, with a digest login of its own; foreign exceptions end here.
 
-The handshake is done step by step around httpx's digest, because each step is to be looked at: a
-terminal that says in its challenge that the account is locked must not be sent the password, and no
-answer may be larger than fits.
+The handshake is done step by step, because each step is to be looked at: a terminal that says in
+its challenge that the account is locked must not be sent the password, and no answer may be larger
+than fits.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from receiver.digest_login import answerable, digests
 from receiver.errors import AnswerUnexplained, TerminalTimeout, TerminalUnreachable
 from receiver.isapi_answers import refusal_of_login
 from receiver.models import Terminal
@@ -46,14 +48,8 @@ def http_client() -> httpx.AsyncClient:
         verify=False,  # noqa: S501 - terminals are spoken to over plain HTTP; spares a CA store
         headers={"Accept": "application/json, application/xml", "Accept-Encoding": "identity"},
         limits=httpx.Limits(max_connections=300, max_keepalive_connections=50, keepalive_expiry=3),
-        event_hooks={"request": [_in_utf_8]},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no session but digest's
     )
-
-
-async def _in_utf_8(request: httpx.Request) -> None:
-    """Let the answer to a challenge hold a user name or realm with diacritics."""
-    request.headers.encoding = "utf-8"
 
 
 class Wire:
@@ -116,12 +112,8 @@ class Wire:
             httpx.InvalidURL,
             httpx.StreamError,
             httpx.CookieConflict,
-            NotImplementedError,
-            KeyError,
-            ValueError,
+            ValueError,  # such as of a login that cannot be encoded
         ) as exc:
-            # The last three: what httpx's digest makes of qop=auth-int, of an algorithm it does
-            # not have, and of a challenge that is malformed or not ASCII.
             raise AnswerUnexplained(
                 f"The terminal's HTTP cannot be understood ({type(exc).__name__})."
             ) from exc
@@ -129,30 +121,36 @@ class Wire:
     async def _login_and_send(self, request: httpx.Request) -> tuple[int, bytes, bool]:
         """Send one request with a challenge of its own and return status, body, stale nonce.
 
-        A fresh DigestAuth each time: it begins unauthenticated, so that no nonce is used twice.
-        A reused one is refused without a new challenge, and counts as a wrong password (SK).
+        Each request is challenged anew, so that no nonce is used twice: a reused one is refused
+        without a new challenge, and counts as a wrong password (SK).
         """
-        login = httpx.DigestAuth(self._terminal.username, self._terminal.password)
-        flow = login.auth_flow(request)
-        status, answered, headers = await self._send(next(flow))
+        status, answered, asked = await self._send(request)
         if status != httpx.codes.UNAUTHORIZED:
             return status, answered, False
         refused = refusal_of_login(answered)
         if refused.locked:
             raise refused  # another attempt would be another failed login
-        challenge = httpx.Response(status, headers=headers, request=request)
-        try:
-            request = flow.send(challenge)
-        except StopIteration:
-            raise AnswerUnexplained(
-                "The terminal asks for a login that is not digest; it was not given any."
-            ) from None
-        status, answered, headers = await self._send(request)
-        said = ", ".join(value for _, value in headers).lower()
-        return status, answered, "stale=true" in said.replace('"', "")
+        challenge = answerable(asked)
+        if challenge is None:
+            kind = (
+                "a kind of digest login that we do not have"
+                if asked
+                else "a login that is not digest"
+            )
+            raise AnswerUnexplained(f"The terminal asks for {kind}; it was not given any.")
+        login = challenge.answer(
+            username=self._terminal.username,
+            password=self._terminal.password,
+            method=request.method,
+            target=request.url.raw_path,
+            cnonce=secrets.token_hex(8).encode(),
+        )
+        request.headers = httpx.Headers([*request.headers.raw, (b"Authorization", login)])
+        status, answered, asked = await self._send(request)
+        return status, answered, any(one.get(b"stale", b"").lower() == b"true" for one in asked)
 
-    async def _send(self, request: httpx.Request) -> tuple[int, bytes, list[tuple[str, str]]]:
-        """Send one request as it is; return status, bounded body and the challenges."""
+    async def _send(self, request: httpx.Request) -> tuple[int, bytes, list[dict[bytes, bytes]]]:
+        """Send one request as it is; return status, bounded body and the digests asked for."""
         response = await self._http.send(request, auth=None, stream=True)
         try:
             answered = bytearray()
@@ -160,8 +158,8 @@ class Wire:
                 answered += chunk
                 if len(answered) > MOST_ANSWER_BYTES:
                     raise AnswerUnexplained("The terminal's answer has no end.")
-            name = "www-authenticate"
-            challenges = [(name, value) for value in response.headers.get_list(name)]
-            return response.status_code, bytes(answered), challenges
+            headers = response.headers.raw
+            asked = [value for name, value in headers if name.lower() == b"www-authenticate"]
+            return response.status_code, bytes(answered), digests(asked)
         finally:
             await response.aclose()

@@ -23,7 +23,7 @@ MODULES = sorted((ROOT / "receiver").glob("*.py"))
 LAYERS = (
     ("errors", "models", "feed", "run"),
     (
-        *("signatures", "events", "settings", "logs", "metrics", "retries"),
+        *("signatures", "digest_login", "events", "settings", "logs", "metrics", "retries"),
         *("signals", "http_faults", "supabase_rest", "symptoms", "tokens"),
     ),
     (
