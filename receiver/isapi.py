@@ -17,9 +17,9 @@ import httpx
 from receiver.errors import AnswerUnexplained, NotSupported, TerminalBusy
 from receiver.isapi_answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
 from receiver.isapi_calls import USER_DETAIL, USER_INFO, Called, Remember, Turn, Way
+from receiver.isapi_connections import http_client
 from receiver.isapi_faces import Faces, Photo
 from receiver.isapi_persons import ENDED_AT, VALID_TO, cut, found_in, person
-from receiver.isapi_wire import http_client
 from receiver.models import Capabilities, Found, Terminal
 
 __all__ = ["Photo", "TerminalClient", "Turn", "http_client"]

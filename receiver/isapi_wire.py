@@ -9,7 +9,6 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
@@ -39,17 +38,6 @@ class Part:
 
 Body = Mapping[str, Any] | Sequence[Part] | None
 """JSON, multipart in this order, or nothing."""
-
-
-def http_client() -> httpx.AsyncClient:
-    """Return the HTTP client for terminals. No proxy of the environment leads to a LAN."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        verify=False,  # noqa: S501 - terminals are spoken to over plain HTTP; spares a CA store
-        headers={"Accept": "application/json, application/xml", "Accept-Encoding": "identity"},
-        limits=httpx.Limits(max_connections=300, max_keepalive_connections=50, keepalive_expiry=3),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no session but digest's
-    )
 
 
 class Wire:

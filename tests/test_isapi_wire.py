@@ -1,13 +1,17 @@
-"""Logins as HTTP lets terminals ask for them: over real HTTP, in raw bytes."""
+"""Logins and connections as HTTP lets terminals have them: over real HTTP, in raw bytes."""
 
+import asyncio
 import hashlib
 import re
+from collections import Counter
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
 
 from receiver import isapi
-from receiver.errors import AnswerUnexplained
+from receiver.errors import AnswerUnexplained, TerminalUnreachable
+from receiver.isapi_connections import MOST_IDLE_S
 from receiver.models import Terminal
 from tests.clients import client_for
 from tests.test_isapi import (
@@ -18,8 +22,10 @@ from tests.test_isapi import (
     Turns,
     answer,
     challenge,
+    client_of,
     listening,
     raw,
+    read_request,
 )
 
 # Logins
@@ -110,3 +116,105 @@ async def test_a_digest_that_we_cannot_give_is_not_called_another_login(header: 
         with pytest.raises(AnswerUnexplained, match="asks for a kind of digest login"):
             await client.device_info()
     assert len(terminal.requests) == 1
+
+
+# Connections
+
+
+@dataclass
+class Door:
+    """A raw terminal that guards its answers, and ends each connection in its own way."""
+
+    idle_s: float
+    """After how long without a request it hangs up; it never says so beforehand."""
+    one_answer: bool = False
+    """Whether it reads no more once it has answered."""
+    served: list[int] = field(default_factory=list)
+    """How many requests each connection brought."""
+    given: Counter[bytes] = field(default_factory=Counter)
+    """How many requests with a login there were of each path."""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.served.append(0)
+        number = len(self.served) - 1
+        while True:
+            try:
+                async with asyncio.timeout(self.idle_s if self.served[number] else None):
+                    if self.one_answer and self.served[number]:
+                        await asyncio.Event().wait()
+                    request = await read_request(reader)
+            except TimeoutError:
+                writer.close()
+                await writer.wait_closed()
+                return
+            self.served[number] += 1
+            is_given = b"\r\nauthorization:" in request.lower()
+            self.given[request.split(b" ")[1]] += is_given
+            writer.write(answer(DEVICE_XML) if is_given else challenge(DIGEST.format(n=1)))
+            await writer.drain()
+
+
+@pytest.mark.parametrize("close_s", [0, 0.001, 0.005, 0.05])
+async def test_a_terminal_that_hangs_up_after_each_answer_costs_one_call_at_most(
+    close_s: float,
+) -> None:
+    door = Door(idle_s=close_s, one_answer=True)
+    failures = []
+    async with listening(door) as port, isapi.http_client() as http:
+        for n in range(10):
+            try:
+                # A client of its own for each visit: what was learnt outlives them.
+                await client_of(http, port=port).device_info()
+            except TerminalUnreachable:
+                failures.append(n)
+    assert len(failures) <= 1
+    assert set(door.served) == {1}
+    assert door.given.total() == 10 - len(failures)
+
+
+async def test_what_one_terminal_does_is_not_expected_of_another() -> None:
+    rude, polite = Door(idle_s=0.3, one_answer=True), Door(idle_s=60)
+    async with listening(rude) as port, listening(polite) as other, isapi.http_client() as http:
+        with pytest.raises(TerminalUnreachable):
+            await client_of(http, port=port).device_info()
+        await client_of(http, port=port).device_info()
+        await client_of(http, port=other).device_info()
+    assert polite.served == [2]
+
+
+async def test_a_challenge_and_its_answer_share_a_connection() -> None:
+    door = Door(idle_s=60)
+    async with raw(door) as client:
+        for _ in range(3):
+            await client.device_info()
+    assert door.served == [6]
+
+
+async def test_a_connection_is_not_used_again_after_the_pause_between_calls() -> None:
+    door = Door(idle_s=60)
+    async with raw(door) as client:
+        for _ in range(2):
+            await client.device_info()
+            await asyncio.sleep(MOST_IDLE_S + 0.1)
+    assert door.served == [2, 2]
+    assert MOST_IDLE_S < 1  # DEVICE_DELAY_SECONDS unless told otherwise
+
+
+async def test_a_terminal_that_breaks_off_a_new_connection_is_not_given_more_of_them() -> None:
+    """A power cut says nothing about how a terminal ends its connections."""
+    door = Door(idle_s=60)
+    cuts = 1
+
+    async def cut_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal cuts
+        if cuts:
+            cuts -= 1
+            await read_request(reader)
+            return
+        await door(reader, writer)
+
+    async with raw(cut_once) as client:
+        with pytest.raises(TerminalUnreachable):
+            await client.device_info()
+        await client.device_info()
+    assert door.served == [2]
