@@ -22,12 +22,17 @@ create or replace function hikvision_sync.sign(
 $$;
 
 -- Post one signed, thin webhook for each of p_records (a jsonb array).
--- Promise: never raises, but for a statement timeout that comes due in it. p_records must hold ids only: they leave the database.
+-- Promise: never raises, but for a statement timeout that comes due in it. p_records must hold ids
+-- only: they leave the database.
+-- Whoever locks pg_net's queue, the Vault or posts (VACUUM FULL, TRUNCATE) would keep HR waiting
+-- until a statement timeout ends the save: hence lock_timeout, which ends with the function. It is
+-- short because a transaction may save many times, and each would wait.
 -- clock_timestamp(), not now(): now() is when HR's transaction began, which may be over the
 -- receiver's five minutes ago.
 create or replace function hikvision_sync.post_webhooks(
     p_type text, p_table text, p_records jsonb
-) returns void language plpgsql security definer set search_path = '' as $$
+) returns void language plpgsql security definer
+set search_path = '' set lock_timeout = '200ms' as $$
 declare
     v_url text;
     v_secret text;
@@ -66,7 +71,7 @@ begin
                ) as body
         from jsonb_array_elements(p_records) as r(record)
     ) e;
-exception when others then
+exception when others or assert_failure then    -- others alone leaves that out
     raise warning 'hikvision_sync: no webhook sent (% %). '
         'The edit is kept; the receiver will find it by itself.', sqlstate, sqlerrm;
 end $$;
