@@ -6,8 +6,14 @@
 --
 -- The path of an edit:
 --   edits  --(claim spreads them over the active terminals)-->  pairs  --(record)-->  done
+--
+-- HR's saves lock edits, posts and terminals, in the order of HR's writes. So a transaction here
+-- changes one table at most: two could deadlock with a save. And it gives up after waiting 2 s,
+-- because all later saves wait behind it: then run the file again. Less than deadlock_timeout (1 s)
+-- would also give up where an autovacuum is in the way, which yields only then.
 
 begin;
+set local lock_timeout = '2s';
 
 create schema if not exists hikvision_sync;
 revoke all on schema hikvision_sync from public;
@@ -26,6 +32,11 @@ alter table hikvision_sync.edits alter column employee_id drop not null;
 alter table hikvision_sync.edits add column if not exists
     terminal_id uuid;                   -- dispozitive_pontaj.id, where employee_id is null: a fill
 
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
 -- Which of pg_net's requests are webhooks of ours: it is the whole project's, and an answer does not
 -- say to whom. Only `receiver check` reads it.
 -- Promise: as unlogged as pg_net's own tables, because the crash that empties those and lets their
@@ -36,6 +47,11 @@ create unlogged table if not exists hikvision_sync.posts (
     posted_at   timestamptz not null default clock_timestamp()
 );
 create index if not exists posts_when on hikvision_sync.posts (posted_at);
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
 
 -- One row per pair (employee, terminal) that was ever wanted.
 -- Promise: a pair with wanted > done still has to be brought to its terminal. Each edit adds one
@@ -71,6 +87,11 @@ create index if not exists pairs_turn
     on hikvision_sync.pairs (terminal_id, leaves desc, attempts, wanted_since) where wanted > done;
 drop index if exists hikvision_sync.pairs_wanted;   -- an earlier version's, which knew no leavers
 
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
 -- One row per terminal: its lease and its rest.
 -- Promise: at most one receiver holds a terminal. fence grows by one with each lease, and every
 -- later call of the holder must show it: who shows an old one is told so and changes nothing.
@@ -97,6 +118,10 @@ alter table hikvision_sync.terminals add column if not exists
     replaced_at_fence bigint;           -- under which lease it was last found to be another
 alter table hikvision_sync.terminals add column if not exists
     rest_kind text;                     -- rest_reason in one of few words, as the receiver counts it
+
+commit;
+
+begin;
 
 -- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
 -- over those that may hold the person and are not active now, where the pair waits until they are.

@@ -4,6 +4,11 @@
 -- Nothing here may break HR's save. The insert into edits is part of HR's transaction, because an
 -- edit that is not written down is lost. All that comes after it (Vault, signature, pg_net) only
 -- makes things faster; when it fails, that is a WARNING and the receiver finds the edit by itself.
+--
+-- A transaction here locks one of HR's tables at most: two could deadlock with a save that writes
+-- them in another order. And it gives up after waiting 2 s, because all later saves wait behind it:
+-- then run the file again. So functions come first, and must be right for an earlier version's
+-- triggers too.
 
 begin;
 
@@ -148,8 +153,15 @@ begin
     return null;
 end $$;
 
+revoke all on all functions in schema hikvision_sync from public;
+
+commit;
+
 -- Postgres allows no column list and only one event on triggers with transition tables: hence
 -- three per table, and the comparison inside.
+begin;
+set local lock_timeout = '2s';
+
 create or replace trigger hikvision_sync_inserted
     after insert on public.angajati
     referencing new table as new_rows
@@ -162,6 +174,12 @@ create or replace trigger hikvision_sync_deleted
     after delete on public.angajati
     referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_edited();
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
 create or replace trigger hikvision_sync_inserted
     after insert on public.angajati_biometrie
     referencing new table as new_rows
@@ -174,6 +192,12 @@ create or replace trigger hikvision_sync_deleted
     after delete on public.angajati_biometrie
     referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_biometrie_edited();
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
 create or replace trigger hikvision_sync_inserted
     after insert on public.dispozitive_pontaj
     for each row execute function hikvision_sync.dispozitiv_changed();
@@ -185,7 +209,5 @@ create or replace trigger hikvision_sync_changed
           is distinct from
           (new.ip_address, new.port, new.username, new.password_encrypted, new.status))
     execute function hikvision_sync.dispozitiv_changed();
-
-revoke all on all functions in schema hikvision_sync from public;
 
 commit;

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -368,6 +369,102 @@ def test_uninstall_leaves_nothing_behind_and_may_run_twice(each_database: Databa
             apply_file(each_database.owner_dsn, MIGRATIONS / "uninstall.sql")
             assert project.run(CATALOGUE) == before
         hire(project)
+
+
+SAVES = {
+    "angajati": "update angajati set nume = 'nou'",
+    "angajati_biometrie": "update angajati_biometrie set foto_fata_url = 'nou.jpg'",
+    "dispozitive_pontaj": "update dispozitive_pontaj set ip_address = '10.0.0.2'",
+}
+LOCKING = ["0001_ledger.sql", "0002_triggers.sql", "uninstall.sql"]
+
+
+@pytest.fixture
+def staffed_project(project: Project) -> Project:
+    """One employee, with biometrics, and one terminal, all of whose edits were taken."""
+    project.run("insert into angajati_biometrie (angajat_id) values (%s)", hire(project))
+    project.run("insert into dispozitive_pontaj (ip_address) values ('10.0.0.1')")
+    project.run("delete from hikvision_sync.edits")
+    return project
+
+
+def apply_until_it_need_not_wait(database: Database, file: str) -> None:
+    """Do what the README says: run it again when it gave up."""
+    for _ in range(20):
+        try:
+            return apply_file(database.owner_dsn, MIGRATIONS / file)
+        except psycopg.errors.LockNotAvailable:
+            continue
+    pytest.fail("it always gave up")
+
+
+def wait_until_somebody_waits_for(project: Project) -> None:
+    """Return once another session waits for a lock that this project's session holds."""
+    with Project(project.database) as onlooker:
+        deadline = time.monotonic() + 20
+        while not onlooker.run(
+            "select pid from pg_locks where not granted and %s = any (pg_blocking_pids(pid))",
+            project.connection.info.backend_pid,
+        ):
+            assert time.monotonic() < deadline, "nobody waits"
+
+
+@pytest.mark.parametrize("file", LOCKING)
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["angajati_biometrie", "angajati"],
+        ["dispozitive_pontaj", "angajati_biometrie", "angajati"],
+    ],
+    ids=len,
+)
+def test_a_migration_never_deadlocks_with_a_save_in_whatever_order_that_writes(
+    staffed_project: Project, file: str, order: list[str]
+) -> None:
+    hr = staffed_project
+    with ThreadPoolExecutor(1) as thread:
+        with hr.connection.transaction():
+            hr.run(SAVES[order[0]])
+            applied = thread.submit(apply_until_it_need_not_wait, hr.database, file)
+            wait_until_somebody_waits_for(hr)
+            for table in order[1:]:
+                hr.run(SAVES[table])
+        applied.result(30)
+    assert hr.run("select nume, foto_fata_url from angajati, angajati_biometrie") == [
+        {"nume": "nou", "foto_fata_url": "nou.jpg"}
+    ]
+    if file != "uninstall.sql":
+        assert len(hr.edits()) == 2
+    hire(hr)
+
+
+@pytest.mark.parametrize("file", LOCKING)
+def test_a_migration_gives_up_rather_than_keep_hr_waiting_behind_it(
+    staffed_project: Project, file: str
+) -> None:
+    """It waits for a long transaction of one HR session, and the saves of all others for it."""
+    hr = staffed_project
+    with ThreadPoolExecutor(1) as thread, Project(hr.database) as another:
+        another.run("set statement_timeout = '8s'")  # Supabase's, for HR
+        with hr.connection.transaction():
+            hr.run(SAVES["angajati_biometrie"])
+            applied = thread.submit(apply_file, hr.database.owner_dsn, MIGRATIONS / file)
+            wait_until_somebody_waits_for(hr)
+            another.run("insert into angajati_biometrie (foto_fata_url) values ('alta.jpg')")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                applied.result(30)
+    apply_file(hr.database.owner_dsn, MIGRATIONS / file)
+
+
+def test_the_other_migrations_wait_for_no_save(staffed_project: Project) -> None:
+    hr = staffed_project
+    others = {p.name for p in MIGRATIONS.glob("*.sql")} - set(LOCKING)
+    assert others
+    with hr.connection.transaction():
+        for save in SAVES.values():
+            hr.run(save)
+        for file in others:
+            apply_file(f"{hr.database.owner_dsn} options='-c lock_timeout=5s'", MIGRATIONS / file)
 
 
 def test_the_check_says_in_words_what_is_missing(project: Project) -> None:
