@@ -399,6 +399,19 @@ begin
     return query select v_held, coalesce(v_replaced, false) or coalesce(v_told, false);
 end $$;
 
+-- Lock an employee's pair with a terminal, and that of whoever has the number there.
+-- Promise: in the order in which spread_edits locks them, so that neither waits for the other.
+create or replace function hikvision_sync.lock_number(
+    p_terminal_id uuid, p_employee_id uuid, p_employee_no text
+) returns void language plpgsql security definer set search_path = '' as $$
+begin
+    perform from hikvision_sync.pairs p
+    where p.terminal_id = p_terminal_id
+      and (p.employee_id = p_employee_id or p.employee_no = p_employee_no)
+    order by p.employee_id
+    for update;
+end $$;
+
 -- Return up to p_limit due pairs of a terminal that is already leased, as claim does.
 -- Promise: a button's long run serves what HR edits meanwhile, at its next visit to the terminal.
 create or replace function public.hikvision_sync_due(
@@ -468,6 +481,7 @@ begin
     select r.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
     if v_held then
+        perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
         update hikvision_sync.pairs p set employee_no = null, photo = null
         where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
           and p.employee_id <> p_employee_id;
@@ -499,6 +513,7 @@ begin
     select r.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
     if v_held then
+        perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
         v_now := clock_timestamp();
         update hikvision_sync.pairs p set
             -- wanted -> done, or wanted -> wanted later. An edit since the claim has reset
