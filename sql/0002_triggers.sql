@@ -12,6 +12,13 @@
 
 begin;
 
+do $$ begin
+    if to_regprocedure('extensions.hmac(bytea,bytea,text)') is null then
+        raise exception 'pgcrypto is not in the schema extensions: enable it there '
+            '(Database, Extensions), and run this file again';
+    end if;
+end $$;
+
 -- The signature of Standard Webhooks 1.0.0: HMAC-SHA256 over `id.timestamp.body`, in base64.
 -- Promise: signs exactly the bytes pg_net sends, which are convert_to(body::text, 'UTF8') of the
 -- same jsonb value. p_secret is `whsec_` and the key in base64.

@@ -467,6 +467,13 @@ def test_the_other_migrations_wait_for_no_save(staffed_project: Project) -> None
             apply_file(f"{hr.database.owner_dsn} options='-c lock_timeout=5s'", MIGRATIONS / file)
 
 
+def test_without_pgcrypto_the_triggers_say_what_to_enable(each_database: Database) -> None:
+    with psycopg.connect(each_database.superuser_dsn, autocommit=True) as superuser:
+        superuser.execute("alter schema extensions rename to elsewhere")
+    with pytest.raises(psycopg.errors.RaiseException, match="enable it there"):
+        apply_migrations(each_database)
+
+
 def test_the_check_says_in_words_what_is_missing(project: Project) -> None:
     faults = {r["name"]: r["fault"] for r in project.run("select * from hikvision_sync_check()")}
     assert "vault.create_secret" in str(faults["webhook_url"])
