@@ -1,5 +1,6 @@
 """A Supabase project's database as its owner sees it, for tests that speak SQL."""
 
+import time
 from typing import Any, Self
 
 import psycopg
@@ -59,3 +60,14 @@ class Project:
     def _noticed(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
             self._warnings.append(diagnostic.message_primary or "")
+
+
+def wait_until_somebody_waits_for(project: Project) -> None:
+    """Return once another session waits for a lock that this project's session holds."""
+    with Project(project.database) as onlooker:
+        deadline = time.monotonic() + 20
+        while not onlooker.run(
+            "select pid from pg_locks where not granted and %s = any (pg_blocking_pids(pid))",
+            project.connection.info.backend_pid,
+        ):
+            assert time.monotonic() < deadline, "nobody waits"

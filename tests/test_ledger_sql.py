@@ -1,7 +1,6 @@
 """The ledger's functions, called as the receiver calls them, on both servers."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from receiver.sandbox.postgres import Database
-from tests.projects import Project, Row
+from tests.projects import Project, Row, wait_until_somebody_waits_for
 
 
 class Receiver:
@@ -411,20 +410,10 @@ def test_who_gets_anothers_number_cannot_deadlock_with_edits_being_spread(
     with transaction_of_hr(project) as spreading:
         spreading.run(lock, in_order[0]["employee_id"])
         asked.start()
-        wait_until_blocked(project, a)
+        wait_until_somebody_waits_for(spreading)
         spreading.run(lock, in_order[1]["employee_id"])
     asked.join(10)
     assert done == [True]
-
-
-def wait_until_blocked(project: Project, receiver: Receiver) -> None:
-    pid = receiver.connection.info.backend_pid
-    for _ in range(500):
-        [row] = project.run("select cardinality(pg_blocking_pids(%s)) as n", pid)
-        if row["n"]:
-            return
-        time.sleep(0.01)
-    raise AssertionError("it does not wait")
 
 
 def test_receivers_spreading_edits_at_once_lose_none(project: Project) -> None:
@@ -640,22 +629,15 @@ def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
     install_terminals(project, 3)
     leaver = enrol(project, a)
     hire(project, 10)
-    holder = None
+    visited: list[object] = []
     for _ in range(3):
-        rows = a.claim()
-        if holder is None:
-            holder = rows[0]["terminal_id"]
-        else:  # on the others the number went to somebody else
-            a.call(
-                "intend",
-                rows[0]["terminal_id"],
-                rows[0]["fence"],
-                60,
-                rows[0]["employee_id"],
-                "1000",
-            )
-        a.release(rows[0])
-    last = rows[0]["terminal_id"]
+        [row, *_] = a.claim()
+        if visited:  # on all but the first the number went to somebody else
+            at = (row["terminal_id"], row["fence"], 60)
+            a.call("intend", *at, row["employee_id"], "1000")
+        visited.append(row["terminal_id"])
+        a.release(row)
+    holder, last = visited[0], visited[-1]
     project.run("update angajati set status = 'inactiv' where id = %s", leaver)
     rows = serve(a)
     assert holder != last

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from receiver.sandbox.postgres import Database
 from receiver.sandbox.project import MIGRATIONS, apply_file, apply_migrations
-from tests.projects import Project
+from tests.projects import Project, wait_until_somebody_waits_for
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 URL = "http://127.0.0.1:1/webhooks/supabase"
@@ -396,17 +396,6 @@ def apply_until_it_need_not_wait(database: Database, file: str) -> None:
         except psycopg.errors.LockNotAvailable:
             continue
     pytest.fail("it always gave up")
-
-
-def wait_until_somebody_waits_for(project: Project) -> None:
-    """Return once another session waits for a lock that this project's session holds."""
-    with Project(project.database) as onlooker:
-        deadline = time.monotonic() + 20
-        while not onlooker.run(
-            "select pid from pg_locks where not granted and %s = any (pg_blocking_pids(pid))",
-            project.connection.info.backend_pid,
-        ):
-            assert time.monotonic() < deadline, "nobody waits"
 
 
 @pytest.mark.parametrize("file", LOCKING)
