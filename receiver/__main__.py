@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from receiver.errors import SettingsInvalid
-from receiver.serving import APP, FLAGS
-from receiver.settings import Settings
+from receiver.core.errors import SettingsInvalid
+from receiver.core.settings import Settings
+from receiver.web.server_flags import APP, FLAGS
 
 
 def main() -> int:
@@ -48,7 +48,8 @@ def secret() -> int:
 
 def check(*, terminals: bool) -> int:
     """Print what was looked at and what is wrong with it; return 1 if anything is."""
-    from receiver import checks, logs  # noqa: PLC0415
+    from receiver.check import report as checks  # noqa: PLC0415
+    from receiver.core import logs  # noqa: PLC0415
 
     try:
         settings = Settings.from_env()
@@ -79,7 +80,7 @@ def demo() -> int:
     """Play an HR day in the embedded world; return 0 only if all terminals agree with HR."""
     if not _sandbox_installed():
         return 2
-    from receiver.sandbox import hr_day  # noqa: PLC0415
+    from receiver.sandbox import demo as hr_day  # noqa: PLC0415
 
     return hr_day.play()
 

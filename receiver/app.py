@@ -15,22 +15,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from receiver import buttons, logs, reports, webhook
-from receiver.bodies import LARGE_BODIES
-from receiver.callers import Presses, services
-from receiver.cors import Cors
-from receiver.errors import RequestRefused, SupabaseError
-from receiver.metrics import CONTENT_TYPE
-from receiver.openapi import DOCUMENT
-from receiver.problems import (
+from receiver.core import logs
+from receiver.core.errors import RequestRefused, SupabaseError
+from receiver.core.metrics import CONTENT_TYPE
+from receiver.core.settings import Settings
+from receiver.services import running
+from receiver.web import buttons, reports, webhook
+from receiver.web.access import Presses, services
+from receiver.web.cors import Cors
+from receiver.web.openapi import DOCUMENT
+from receiver.web.problem_details import (
     UnexpectedErrors,
     http_refused,
     problem,
     request_refused,
     supabase_failed,
 )
-from receiver.services import running
-from receiver.settings import Settings
+from receiver.web.request import LARGE_BODIES
 
 
 class App(Starlette):

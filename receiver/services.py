@@ -8,22 +8,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from receiver import isapi, photos, supabase_rest, tokens
-from receiver.directory import Directory
-from receiver.drift import Drifts
-from receiver.gate import Gate
-from receiver.ledger import Ledger
-from receiver.logs import get_logger
-from receiver.metrics import Metrics, Scrapes
-from receiver.overview import Overview
-from receiver.photos import Photos
-from receiver.pushes import Pushes
-from receiver.runs import Runs
-from receiver.settings import Settings
-from receiver.signals import told_to_stop
-from receiver.tokens import Jwks, TokenVerifier
-from receiver.visits import Visits
-from receiver.worker import Worker
+from receiver.core.logs import get_logger
+from receiver.core.metrics import Metrics, Scrapes
+from receiver.core.settings import Settings
+from receiver.core.stop_signals import told_to_stop
+from receiver.on_demand.drift import Drifts
+from receiver.on_demand.runner import Runs
+from receiver.on_demand.status import Overview
+from receiver.photos import album as photos
+from receiver.photos.album import Photos
+from receiver.supabase import access_tokens as tokens
+from receiver.supabase import rest as supabase_rest
+from receiver.supabase.access_tokens import Jwks, TokenVerifier
+from receiver.supabase.company import Directory
+from receiver.supabase.ledger import Ledger
+from receiver.sync.gate import Gate
+from receiver.sync.push import Pushes
+from receiver.sync.visit import Visits
+from receiver.sync.worker import Worker
+from receiver.terminals import persons as isapi
 
 log = get_logger(__name__)
 

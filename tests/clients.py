@@ -2,10 +2,10 @@
 
 import httpx
 
-from receiver.errors import PhotoNotFetched
-from receiver.isapi import TerminalClient, Turn
-from receiver.isapi_faces import Photo
-from receiver.models import Capabilities, Terminal
+from receiver.core.errors import PhotoNotFetched
+from receiver.core.models import Capabilities, Terminal
+from receiver.terminals.faces import Photo
+from receiver.terminals.persons import TerminalClient, Turn
 
 
 async def no_photo(_url: str) -> bytes:

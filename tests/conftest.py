@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.project import apply_migrations, create_project
-from receiver.sandbox.terminal import SimulatedTerminal
+from receiver.sandbox.database.postgres import Database, PostgresServer
+from receiver.sandbox.database.project import apply_migrations, create_project
+from receiver.sandbox.terminal.simulated import SimulatedTerminal
 
 DEBIAN_BINARIES = Path("/usr/lib/postgresql/15/bin")
 

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from receiver.sandbox.loopback import LoopbackServer, bound_socket
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import SimulatedTerminal
+from receiver.sandbox.terminal.simulated import SimulatedTerminal
 from receiver.sandbox.world import Site, World
 
 HURT = Path(__file__).parent / "hurt"

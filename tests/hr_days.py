@@ -21,14 +21,20 @@ import pytest
 from psycopg.rows import dict_row
 from structlog.testing import capture_logs
 
-from receiver import isapi, pushes, retries, services, settings, visits, worker
-from receiver.models import LeaverPolicy
+from receiver import services
+from receiver.core import settings
+from receiver.core.models import LeaverPolicy
+from receiver.core.settings import Settings
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.portraits import likeness, portrait
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
-from receiver.settings import Settings
+from receiver.sync import consequences as retries
+from receiver.sync import push as pushes
+from receiver.sync import visit as visits
+from receiver.sync import worker
+from receiver.terminals import persons as isapi
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import psycopg
 from psycopg.rows import dict_row
 
-from receiver.sandbox.postgres import Database
+from receiver.sandbox.database.postgres import Database
 
 Row = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from receiver.sandbox.portraits import portrait
-from receiver.sandbox.terminal import Profile, SimulatedTerminal
+from receiver.sandbox.terminal.simulated import Profile, SimulatedTerminal
 from tests.pictures import changed
 
 PASSWORD = "Parola-de-test1"

@@ -11,10 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from receiver.runs import MOST_RUNS
+from receiver.on_demand.runner import MOST_RUNS
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Face, Person, Profile
+from receiver.sandbox.terminal.simulated import Face, Person, Profile
 from receiver.sandbox.world import World, open_world
 
 ONE = "/api/hikvision/sync-angajat-all-devices"

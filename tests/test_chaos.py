@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
-from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World, open_world
 from tests.faults import (
     CUT,

@@ -17,14 +17,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from receiver import checks, machine, reach, supabase_rest, symptoms
+from receiver.check import figures as symptoms
+from receiver.check import host as machine
+from receiver.check import report as checks
+from receiver.check import webhook_address as reach
+from receiver.check.figures import Finding
+from receiver.core.settings import Settings
+from receiver.sandbox.database.postgres import Database, PostgresServer
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World, open_world
-from receiver.settings import Settings
-from receiver.symptoms import Finding
+from receiver.supabase import rest as supabase_rest
 from tests.faults import (
     CUT,
     RESET,

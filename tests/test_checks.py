@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from receiver.core.signatures import parse_secret
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
-from receiver.signatures import parse_secret
 
 ROOT = Path(__file__).parents[1]
 PROFILES = {"poarta": Profile(name="modern"), "depozit": Profile(name="xml", answers="xml")}

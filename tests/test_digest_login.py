@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.digest_login import Challenge, answerable, digests
+from receiver.terminals.digest import Challenge, answerable, digests
 
 PLAIN: Final = Challenge(realm=b"DS", nonce=b"n", algorithm=b"MD5", has_qop=True)
 HEADER: Final = b'Digest realm="DS", nonce="n", qop="auth"'

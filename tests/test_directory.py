@@ -14,14 +14,19 @@ import postgrest._async.request_builder as postgrest_requests
 import pytest
 import respx
 
-from receiver import supabase_rest
-from receiver.directory import IDS_PER_REQUEST, Directory
-from receiver.errors import SupabaseError, SupabaseRefused, SupabaseUnreachable, TerminalUnusable
-from receiver.ledger import Ledger
-from receiver.models import Employee, Terminal
-from receiver.sandbox.postgres import Database
-from receiver.sandbox.rest import EmbedAs
-from receiver.sandbox.supabase import SupabaseStandIn
+from receiver.core.errors import (
+    SupabaseError,
+    SupabaseRefused,
+    SupabaseUnreachable,
+    TerminalUnusable,
+)
+from receiver.core.models import Employee, Terminal
+from receiver.sandbox.database.postgres import Database
+from receiver.sandbox.supabase.rest import EmbedAs
+from receiver.sandbox.supabase.server import SupabaseStandIn
+from receiver.supabase import rest as supabase_rest
+from receiver.supabase.company import IDS_PER_REQUEST, Directory
+from receiver.supabase.ledger import Ledger
 from tests.projects import Project
 
 BUCKET = "/storage/v1/object/public/pontaj-photos/"

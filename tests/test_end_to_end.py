@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
+from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, World, open_world
 
 MODERN = Profile(name="modern")

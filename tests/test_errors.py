@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 import pytest
 
-from receiver import errors
-from receiver.errors import (
+from receiver.core import errors
+from receiver.core.errors import (
     LoginRefused,
     ReceiverError,
     RequestRefused,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import BodyNotJson, EventNotOurs
-from receiver.events import Event, parse_event
+from receiver.core.errors import BodyNotJson, EventNotOurs
+from receiver.web.events import Event, parse_event
 
 EMPLOYEE = uuid.UUID("7b0e4f5a-1c2d-4e3f-8a9b-0c1d2e3f4a5b")
 OTHER = uuid.UUID("00000000-0000-4000-8000-000000000001")

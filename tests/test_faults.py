@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World, open_world
 from tests.faults import (
     CUT,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import LeaseLost, Stopping, SupabaseRefused, SupabaseUnreachable
-from receiver.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
+from receiver.core.errors import LeaseLost, Stopping, SupabaseRefused, SupabaseUnreachable
+from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
 
 ONE, TWO, THREE, FOUR = (UUID(int=n) for n in range(1, 5))
 CALL_S = 15.0

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import RunRefused
-from receiver.models import LeaverPolicy
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.core.errors import RunRefused
+from receiver.core.models import LeaverPolicy
+from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.terminal.profiles import PROFILES
 from tests.hr_days import PHOTOS, SITES, Company, open_company
 
 DAYS: Final = int(os.environ.get("HR_DAYS", "200"))

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from receiver.models import LeaverPolicy
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Call
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.core.models import LeaverPolicy
+from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Call
 from tests.hr_days import Company, eventually, open_company
 
 POLICIES: tuple[LeaverPolicy, ...] = ("expire", "delete")

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, cast
 
-from receiver.http_protocol import OneWrite
+from receiver.web.http_protocol import OneWrite
 
 HEAD = b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n"
 

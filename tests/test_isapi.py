@@ -17,8 +17,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from receiver import isapi
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LoginRefused,
@@ -29,10 +28,11 @@ from receiver.errors import (
     TerminalTimeout,
     TerminalUnreachable,
 )
-from receiver.isapi import TerminalClient
-from receiver.models import Terminal
+from receiver.core.models import Terminal
 from receiver.sandbox.portraits import portrait
-from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
+from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
+from receiver.terminals import persons as isapi
+from receiver.terminals.persons import TerminalClient
 from tests.clients import client_for
 
 PASSWORD = "Parola-de-test1"

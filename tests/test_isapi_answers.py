@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver import isapi
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LoginRefused,
@@ -24,8 +23,9 @@ from receiver.errors import (
     TerminalFull,
     TerminalRefused,
 )
-from receiver.isapi_answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
-from receiver.models import Terminal
+from receiver.core.models import Terminal
+from receiver.terminals import persons as isapi
+from receiver.terminals.answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
 from tests.clients import client_for
 
 # A message in a charset that is not UTF-8.

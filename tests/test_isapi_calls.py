@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LoginRefused,
@@ -25,12 +25,12 @@ from receiver.errors import (
     TerminalTimeout,
     TerminalUnreachable,
 )
-from receiver.isapi import TerminalClient
-from receiver.isapi_answers import Answer, parse
-from receiver.isapi_persons import found_in
-from receiver.models import Capabilities, Found
-from receiver.sandbox.terminal import Face, Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.core.models import Capabilities, Found
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Face, Profile
+from receiver.terminals.answers import Answer, parse
+from receiver.terminals.persons import TerminalClient
+from receiver.terminals.user_info import found_in
 from tests.clients import Memory
 from tests.test_isapi import (
     DEVICE_XML,

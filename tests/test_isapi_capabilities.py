@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.isapi_answers import parse
-from receiver.isapi_capabilities import (
+from receiver.core.models import Capabilities
+from receiver.terminals.answers import parse
+from receiver.terminals.capabilities import (
     MOST_TEXT,
     NAMES_BYTES,
     PAGES,
@@ -17,7 +18,6 @@ from receiver.isapi_capabilities import (
     declared,
     same_firmware,
 )
-from receiver.models import Capabilities
 from tests.test_isapi_fixtures import FIXTURES
 
 Json = dict[str, Any]

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from receiver.errors import AnswerUnexplained, PersonAbsent
-from receiver.isapi_answers import (
+from receiver.core.errors import AnswerUnexplained, PersonAbsent
+from receiver.terminals.answers import (
     FACE_ABSENT,
     FACE_EXISTS,
     KINDS,
@@ -14,7 +14,7 @@ from receiver.isapi_answers import (
     PERSON_EXISTS,
     Answer,
 )
-from receiver.isapi_codes import Meaning, code_of, meaning_of, rows
+from receiver.terminals.codes import Meaning, code_of, meaning_of, rows
 
 ROWS = list(rows())
 CODES = [row[0] for row in ROWS]

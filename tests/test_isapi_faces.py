@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LeaseLost,
@@ -23,12 +23,12 @@ from receiver.errors import (
     TerminalRefused,
     TerminalTimeout,
 )
-from receiver.isapi_faces import UPLOAD_PARTS
-from receiver.models import Capabilities
+from receiver.core.models import Capabilities
 from receiver.sandbox.multipart import Part, read_form
 from receiver.sandbox.portraits import portrait
-from receiver.sandbox.terminal import Face, Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Face, Profile
+from receiver.terminals.faces import UPLOAD_PARTS
 from tests.clients import Memory
 from tests.pictures import plain
 from tests.terminals import PhotoServer, photo_server

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.errors import LoginRefused
-from receiver.isapi_answers import FACE_ABSENT, FACE_EXISTS, PERSON_EXISTS, Answer, parse
+from receiver.core.errors import LoginRefused
+from receiver.terminals.answers import FACE_ABSENT, FACE_EXISTS, PERSON_EXISTS, Answer, parse
 
 FIXTURES = Path(__file__).parent / "fixtures" / "isapi"
 INDEX = FIXTURES / "cases.csv"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import LoginRefused, TerminalError
-from receiver.isapi_answers import parse
-from receiver.isapi_codes import rows
+from receiver.core.errors import LoginRefused, TerminalError
+from receiver.terminals.answers import parse
+from receiver.terminals.codes import rows
 from tests.test_isapi_fixtures import CASES, FIXTURES
 
 BODIES = {case["file"]: (FIXTURES / case["file"]).read_bytes() for case in CASES}

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from receiver import isapi
-from receiver.errors import AnswerUnexplained, TerminalUnreachable
-from receiver.isapi_connections import MOST_IDLE_S
-from receiver.models import Terminal
+from receiver.core.errors import AnswerUnexplained, TerminalUnreachable
+from receiver.core.models import Terminal
+from receiver.terminals import persons as isapi
+from receiver.terminals.http_client import MOST_IDLE_S
 from tests.clients import client_for
 from tests.test_isapi import (
     DEVICE_XML,

@@ -10,7 +10,7 @@ import psycopg.types.json
 import pytest
 from psycopg.rows import dict_row
 
-from receiver.sandbox.postgres import Database
+from receiver.sandbox.database.postgres import Database
 from tests.projects import Project, Row, wait_until_somebody_waits_for
 
 

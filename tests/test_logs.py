@@ -16,8 +16,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver import logs
-from receiver.settings import LogFormat
+from receiver.core import logs
+from receiver.core.settings import LogFormat
 
 PLANT = "pLaNt7Q"
 """In every secret below; joined at run time, so that no traceback shows it as a line of source."""

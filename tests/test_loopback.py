@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.terminal_power import PowerSupply
+from receiver.sandbox.terminal.power import PowerSupply
 
 
 async def no_content(_scope: Scope, _receive: Receive, send: Send) -> None:

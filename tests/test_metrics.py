@@ -11,15 +11,15 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver import errors
-from receiver.errors import LoginRefused, SupabaseUnreachable, TerminalError
-from receiver.isapi_answers import parse
-from receiver.metrics import KEPT_S, Metrics, Scrapes
-from receiver.models import Standing
+from receiver.core import errors
+from receiver.core.errors import LoginRefused, SupabaseUnreachable, TerminalError
+from receiver.core.metrics import KEPT_S, Metrics, Scrapes
+from receiver.core.models import Standing
+from receiver.sandbox.database.postgres import Database, PostgresServer
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import PASSWORD, World, open_world
+from receiver.terminals.answers import parse
 from tests.projects import Project
 
 ROOT = Path(__file__).parents[1]
@@ -239,7 +239,7 @@ def test_every_word_for_what_went_wrong_is_in_the_readme_and_they_are_few() -> N
     assert words == set(named(told)) - {"dispozitive_pontaj"}
     assert all(re.fullmatch("[a-z_]{1,20}", word) for word in words)
     assert len(words) <= len(EVERY_ERROR) + len(RESTS)
-    source = (ROOT / "receiver" / "worker.py").read_text(encoding="utf-8")
+    source = (ROOT / "receiver" / "sync" / "worker.py").read_text(encoding="utf-8")
     assert set(re.findall(r'kind="(\w+)"', source)) == {*RESTS}
 
 
@@ -322,7 +322,7 @@ async def test_a_ledger_that_is_silent_is_given_up_before_prometheus_gives_up(
         await asyncio.sleep(3600)
         return []
 
-    monkeypatch.setattr("receiver.metrics.MOST_ASK_S", 0.05)
+    monkeypatch.setattr("receiver.core.metrics.MOST_ASK_S", 0.05)
     async with asyncio.timeout(5):
         assert b"hikvision_ledger_up 0.0" in await Scrapes(Metrics(), ask).text()
 

@@ -16,12 +16,12 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 
-from receiver import buttons, reports, webhook
-from receiver.openapi import DOCUMENT
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World, open_world
+from receiver.web import buttons, reports, webhook
+from receiver.web.openapi import DOCUMENT
 
 UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 schema = schemathesis.openapi.from_dict(DOCUMENT)

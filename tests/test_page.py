@@ -26,12 +26,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from receiver.callers import PRESSES_PER_MINUTE
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Profile
+from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import Site, World, open_world
+from receiver.web.access import PRESSES_PER_MINUTE
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = Path("/usr/bin/chromium")

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageChops
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.portraits import likeness, portrait
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.world import World, open_world
 from tests.pictures import ORIENTATION, changed, saved
 from tests.sample_pictures import jpeg_bomb, png_bomb

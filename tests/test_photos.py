@@ -18,11 +18,12 @@ import respx
 import structlog
 from PIL import Image
 
-from receiver import logs, photos
-from receiver.errors import PhotoNotFetched, PhotoUnusable, ReceiverError
-from receiver.photos import Photos, http_client
-from receiver.sandbox.postgres import Database
-from receiver.sandbox.supabase import SupabaseStandIn
+from receiver.core import logs
+from receiver.core.errors import PhotoNotFetched, PhotoUnusable, ReceiverError
+from receiver.photos import album as photos
+from receiver.photos.album import Photos, http_client
+from receiver.sandbox.database.postgres import Database
+from receiver.sandbox.supabase.server import SupabaseStandIn
 from tests.sample_pictures import picture, saved
 
 PHOTO = saved(picture(), "JPEG")

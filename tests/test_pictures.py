@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from receiver import picture_files, pictures
-from receiver.errors import DataRefused, PhotoUnusable
-from receiver.pictures import MOST_BYTES, fit
+from receiver.core.errors import DataRefused, PhotoUnusable
+from receiver.photos import fit as pictures
+from receiver.photos import formats as picture_files
+from receiver.photos.fit import MOST_BYTES, fit
 from tests.sample_pictures import (
     BOMB,
     BOMBS,
@@ -388,8 +389,8 @@ MEASURE = textwrap.dedent("""
     import asyncio, pathlib, re, sys
     import httpx
     import receiver.app
-    from receiver.errors import PhotoUnusable
-    from receiver.photos import Photos, http_client
+    from receiver.core.errors import PhotoUnusable
+    from receiver.photos.album import Photos, http_client
 
     def memory(which):
         # Not getrusage's peak: that is handed down from the process that started this one.

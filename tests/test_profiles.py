@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import Call, Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
-from receiver.worker import BATCH
+from receiver.sync.worker import BATCH
 
 # A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]

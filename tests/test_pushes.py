@@ -11,9 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from receiver import isapi
-from receiver.directory import Directory
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     LeaseLost,
     LoginRefused,
@@ -24,11 +22,8 @@ from receiver.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.gate import Gate
-from receiver.isapi import TerminalClient
-from receiver.ledger import Ledger
-from receiver.metrics import Metrics
-from receiver.models import (
+from receiver.core.metrics import Metrics
+from receiver.core.models import (
     Asked,
     Capabilities,
     Employee,
@@ -41,15 +36,20 @@ from receiver.models import (
     Rest,
     Terminal,
 )
-from receiver.pushes import UNREAD_S, Pushes
-from receiver.run import Run
-from receiver.runs import Runs
+from receiver.core.settings import Settings
+from receiver.on_demand.run import Run
+from receiver.on_demand.runner import Runs
 from receiver.sandbox.portraits import portrait
-from receiver.sandbox.terminal import Face, Person, Profile, SimulatedTerminal
-from receiver.settings import Settings
-from receiver.sync import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
-from receiver.visits import Visit, Visits
-from receiver.witness import LOOK_FIRST
+from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
+from receiver.supabase.company import Directory
+from receiver.supabase.ledger import Ledger
+from receiver.sync.gate import Gate
+from receiver.sync.push import UNREAD_S, Pushes
+from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
+from receiver.sync.visit import Visit, Visits
+from receiver.sync.witness import LOOK_FIRST
+from receiver.terminals import persons as isapi
+from receiver.terminals.persons import TerminalClient
 from tests.test_isapi import PASSWORD
 
 SITE = UUID(int=77)

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from receiver.errors import NotKept, PhotoNotFetched
-from receiver.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
-from receiver.readback import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
-from receiver.sync import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.core.errors import NotKept, PhotoNotFetched
+from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
+from receiver.sync.read_back import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
+from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
 
 ION = Employee(
     id=UUID(int=1),

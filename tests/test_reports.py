@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from receiver.sandbox.database.postgres import Database
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import Database
-from receiver.sandbox.terminal import Face, Person, Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Face, Person, Profile
 from receiver.sandbox.world import World
 from tests.projects import Project
 from tests.test_buttons import STREAM, Open, browser, hire_unnoticed, opened

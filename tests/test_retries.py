@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver import errors
-from receiver.errors import (
+from receiver.core import errors
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LoginRefused,
@@ -26,8 +26,8 @@ from receiver.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.models import NOTHING_HELD, Outcome, Status
-from receiver.retries import (
+from receiver.core.models import NOTHING_HELD, Outcome, Status
+from receiver.sync.consequences import (
     DONE,
     JITTER,
     LOGIN_REST_S,

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-import receiver.feed
-from receiver.models import Expected, Held, Outcome, Status, Terminal
-from receiver.run import Result, Run
+import receiver.on_demand.feed
+from receiver.core.models import Expected, Held, Outcome, Status, Terminal
+from receiver.on_demand.run import Result, Run
 
 EMPLOYEES = [UUID(int=n) for n in range(1, 4)]
 SITES = [
@@ -57,8 +57,8 @@ async def test_whoever_comes_late_sees_everything_from_the_start() -> None:
 async def test_a_silent_run_pings_so_that_no_proxy_gives_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert receiver.feed.PING_S < 15
-    monkeypatch.setattr(receiver.feed, "PING_S", 0.01)
+    assert receiver.on_demand.feed.PING_S < 15
+    monkeypatch.setattr(receiver.on_demand.feed, "PING_S", 0.01)
     watched = run()
     assert [line["type"] for line in await lines(watched, 4)] == ["start", "ping", "ping", "ping"]
 

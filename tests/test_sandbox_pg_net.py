@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from receiver.sandbox.database.pg_net import PgNetWorker
+from receiver.sandbox.database.postgres import Database, PostgresServer
+from receiver.sandbox.database.project import create_project
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.pg_net import PgNetWorker
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.project import create_project
 
 PATIENCE_S = 15
 

@@ -8,8 +8,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from receiver.sandbox.postgres import Database, PostgresCommandError, PostgresServer
-from receiver.sandbox.project import COMPANY_SQL, SUPABASE_SQL, apply_file, apply_migrations
+from receiver.sandbox.database.postgres import Database, PostgresCommandError, PostgresServer
+from receiver.sandbox.database.project import (
+    COMPANY_SQL,
+    SUPABASE_SQL,
+    apply_file,
+    apply_migrations,
+)
 
 
 def as_role(database: Database, role: str) -> "psycopg.Connection[tuple[object, ...]]":

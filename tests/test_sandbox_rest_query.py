@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.sandbox.rest_query import (
+from receiver.sandbox.supabase.query import (
     Column,
     Embed,
     Filter,

@@ -12,9 +12,9 @@ from postgrest import APIError, APIResponse, CountMethod
 from postgrest.types import JSON
 from supabase import AsyncClient, AsyncClientOptions, create_async_client
 
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.project import create_project
-from receiver.sandbox.supabase import SupabaseStandIn
+from receiver.sandbox.database.postgres import Database, PostgresServer
+from receiver.sandbox.database.project import create_project
+from receiver.sandbox.supabase.server import SupabaseStandIn
 
 FUNCTIONS = """
 create function public.add(a int, b int default 10) returns int

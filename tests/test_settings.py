@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.errors import SettingsInvalid
-from receiver.settings import MAX_SECRETS, Settings
+from receiver.core.errors import SettingsInvalid
+from receiver.core.settings import MAX_SECRETS, Settings
 
 SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 OTHER_SECRET = f"whsec_{base64.b64encode(bytes(range(32, 64))).decode()}"

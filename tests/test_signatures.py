@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from receiver.errors import SignatureInvalid
-from receiver.signatures import MAX_SIGNATURES, TOLERANCE_S, parse_secret, sign, verify
+from receiver.core.errors import SignatureInvalid
+from receiver.core.signatures import MAX_SIGNATURES, TOLERANCE_S, parse_secret, sign, verify
 
 NOW = 1_760_000_000
 ID = b"msg_2b1"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from receiver.sandbox.terminal import Profile
-from receiver.sandbox.terminal_memory import Sightings
+from receiver.sandbox.terminal.memory import Sightings
+from receiver.sandbox.terminal.simulated import Profile
 from tests.terminals import (
     CAPABILITIES,
     COUNT,

@@ -26,13 +26,13 @@ import httpx
 import psutil
 import pytest
 
-from receiver.bodies import LARGE_BODIES
-from receiver.gate import LEASE_MARGIN_S, LEASE_SPARE_S
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import Profile, SimulatedTerminal
+from receiver.sandbox.terminal.simulated import Profile, SimulatedTerminal
 from receiver.sandbox.world import World, open_world
+from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S
+from receiver.web.request import LARGE_BODIES
 from tests import faults
 from tests.faults import (
     FACE_TIMEOUT_S,

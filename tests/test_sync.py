@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from receiver.errors import (
+from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
     LeaseLost,
@@ -26,10 +26,9 @@ from receiver.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.isapi import TerminalClient
-from receiver.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
-from receiver.pushes import Sync
-from receiver.sync import (
+from receiver.core.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
+from receiver.sync.push import Sync
+from receiver.sync.rules import (
     NOT_THERE,
     UNKNOWN_PHOTO,
     Intend,
@@ -38,6 +37,7 @@ from receiver.sync import (
     sync_anew,
     sync_photo,
 )
+from receiver.terminals.persons import TerminalClient
 
 ION = Employee(
     id=UUID(int=1),

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from receiver.sandbox.portraits import likeness, portrait
-from receiver.sandbox.terminal import Profile
-from receiver.sandbox.terminal_profiles import PROFILES
+from receiver.sandbox.terminal.profiles import PROFILES
+from receiver.sandbox.terminal.simulated import Profile
 from tests.pictures import changed, lying_on_its_side, plain
 from tests.terminals import (
     CAPABILITIES,

@@ -36,17 +36,17 @@ from starlette.responses import (
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from receiver import tokens
-from receiver.errors import (
+from receiver.core.errors import (
     AccessRefused,
     CallerForbidden,
     KeysUnavailable,
     TokenInvalid,
     TokenMissing,
 )
-from receiver.sandbox.auth import Auth, SigningKeys
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.tokens import Caller, Jwks, TokenVerifier
+from receiver.sandbox.supabase.auth import Auth, SigningKeys
+from receiver.supabase import access_tokens as tokens
+from receiver.supabase.access_tokens import Caller, Jwks, TokenVerifier
 
 Json: TypeAlias = Mapping[str, Any]
 Sign: TypeAlias = Callable[[bytes], bytes]

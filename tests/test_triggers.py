@@ -12,8 +12,8 @@ import pytest
 from psycopg import sql
 from standardwebhooks import Webhook
 
-from receiver.sandbox.postgres import Database
-from receiver.sandbox.project import MIGRATIONS, apply_file, apply_migrations
+from receiver.sandbox.database.postgres import Database
+from receiver.sandbox.database.project import MIGRATIONS, apply_file, apply_migrations
 from tests.projects import Project, wait_until_somebody_waits_for
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from receiver import isapi
-from receiver.errors import LeaseLost, SupabaseError, SupabaseRefused, SupabaseUnreachable
-from receiver.gate import Gate
-from receiver.ledger import Ledger
-from receiver.metrics import Metrics
-from receiver.models import Leased, Rest
-from receiver.settings import Settings
-from receiver.visits import Visits
+from receiver.core.errors import LeaseLost, SupabaseError, SupabaseRefused, SupabaseUnreachable
+from receiver.core.metrics import Metrics
+from receiver.core.models import Leased, Rest
+from receiver.core.settings import Settings
+from receiver.supabase.ledger import Ledger
+from receiver.sync.gate import Gate
+from receiver.sync.visit import Visits
+from receiver.terminals import persons as isapi
 from tests.clients import no_photo
 
 SETTINGS = Settings(supabase_url="http://127.0.0.1:1", service_role_key="x", webhook_keys=(b"x",))

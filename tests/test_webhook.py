@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 import receiver.app
-import receiver.bodies
+import receiver.web.request
 
 PATH = "/webhooks/supabase"
 EMPLOYEE = "7b0e4f5a-1c2d-4e3f-8a9b-0c1d2e3f4a5b"
@@ -366,7 +366,7 @@ def test_a_body_that_ends_early_is_refused_and_wakes_nobody(service: Service) ->
 def test_a_body_that_never_comes_is_waited_for_so_long_and_no_longer(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver.bodies, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(receiver.web.request, "BODY_TIMEOUT_S", 0.2)
     headers = [*signed(BODY), (b"content-length", b"%d" % (len(BODY) + 1))]
     with service.connect() as connection:
         connection.sendall(head(headers) + BODY)
@@ -381,7 +381,7 @@ def test_a_body_that_never_comes_is_waited_for_so_long_and_no_longer(
 def test_a_body_that_comes_byte_by_byte_and_never_ends_is_not_waited_for_either(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver.bodies, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(receiver.web.request, "BODY_TIMEOUT_S", 0.2)
     with service.connect() as connection:
         connection.sendall(head([*signed(BODY), (b"transfer-encoding", b"chunked")]))
         for _ in range(400):
@@ -395,7 +395,7 @@ def test_a_body_that_comes_byte_by_byte_and_never_ends_is_not_waited_for_either(
 def test_after_a_408_the_connection_is_closed_however_much_more_is_sent(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver.bodies, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(receiver.web.request, "BODY_TIMEOUT_S", 0.1)
     with service.connect() as connection:
         connection.sendall(head([(b"transfer-encoding", b"chunked")]))
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")

@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Any, cast
 
-from receiver.gate import Gate
-from receiver.settings import Settings
-from receiver.worker import BREATH_S, Worker
+from receiver.core.settings import Settings
+from receiver.sync.gate import Gate
+from receiver.sync.worker import BREATH_S, Worker
 
 ENVIRONMENT = {
     "SUPABASE_URL": "http://127.0.0.1:9",

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from receiver.sandbox.portraits import portrait
-from receiver.sandbox.supabase import SupabaseStandIn
+from receiver.sandbox.supabase.server import SupabaseStandIn
 
 Row = dict[str, Any]
 

@@ -4,8 +4,8 @@ import asyncio
 import signal
 import socket
 
+from receiver.sandbox.demo import NAMES, PROFILES
 from receiver.sandbox.hr import Hr
-from receiver.sandbox.hr_day import NAMES, PROFILES
 from receiver.sandbox.world import World, open_world
 
 SUPABASE_PORT = 54321

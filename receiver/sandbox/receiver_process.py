@@ -16,7 +16,7 @@ from typing import Self
 
 import httpx
 
-from receiver.serving import APP, FLAGS
+from receiver.web.server_flags import APP, FLAGS
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 70.0  # a face call in flight (45 s) is let end

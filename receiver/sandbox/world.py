@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import dict_row
 
-from receiver.sandbox.pg_net import PgNetWorker
+from receiver.sandbox.database.pg_net import PgNetWorker
+from receiver.sandbox.database.postgres import Database, PostgresServer
+from receiver.sandbox.database.project import apply_migrations, create_project
 from receiver.sandbox.portraits import likeness
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.project import apply_migrations, create_project
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.supabase import SupabaseStandIn
-from receiver.sandbox.terminal import Profile, SimulatedTerminal
+from receiver.sandbox.supabase.server import SupabaseStandIn
+from receiver.sandbox.terminal.simulated import Profile, SimulatedTerminal
 
 PASSWORD = "Parola-terminal-1"
 

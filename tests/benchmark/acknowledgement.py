@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 
 from receiver.sandbox.world import open_world
-from receiver.serving import APP, FLAGS
+from receiver.web.server_flags import APP, FLAGS
 from tests.benchmark.table import Row
 from tests.benchmark.webhook_load import Taken
 from tests.benchmark.worlds import PLAIN_FLAGS, ROOT, served

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 
-from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, calls, resync_all, served_world

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
-from receiver.sandbox.postgres import PostgresServer
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, calls, quiet, resync_all, served_world

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.terminal import SimulatedTerminal
+from receiver.sandbox.terminal.simulated import SimulatedTerminal
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, quiet, served_world

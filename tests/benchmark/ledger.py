@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
-from receiver.sandbox.postgres import Database, PostgresServer
-from receiver.sandbox.project import apply_migrations, create_project
+from receiver.sandbox.database.postgres import Database, PostgresServer
+from receiver.sandbox.database.project import apply_migrations, create_project
 from tests.benchmark.table import Row
 
 NAME = "ledger"

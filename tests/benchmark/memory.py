@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.world import World, open_world
 from tests import test_storms as storms
 from tests.benchmark.table import Row

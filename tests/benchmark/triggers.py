@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psycopg
 
-from receiver.sandbox.postgres import PostgresServer
-from receiver.sandbox.project import apply_migrations, create_project
+from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.database.project import apply_migrations, create_project
 from tests.benchmark.table import Row
 
 NAME = "triggers"

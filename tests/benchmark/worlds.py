@@ -11,9 +11,9 @@ from typing import Literal
 
 import httpx
 
-from receiver.sandbox.postgres import PostgresServer
+from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
-from receiver.sandbox.terminal import Call, Profile
+from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import World, open_world
 from tests.faults import Line, late, port_of
 from tests.test_buttons import worker_at_rest

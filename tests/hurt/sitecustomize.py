@@ -41,16 +41,16 @@ def _set_clock(file: Path) -> None:
 if "HURT_CLOCK" in os.environ:
     _set_clock(Path(os.environ["HURT_CLOCK"]))
 if "HURT_FACE_TIMEOUT_S" in os.environ:
-    from receiver import settings
+    from receiver.core import settings
 
     settings.FACE_TIMEOUT_S = float(os.environ["HURT_FACE_TIMEOUT_S"])
 for name in os.environ.get("HURT_WITHOUT", "").split():
     sys.modules[name] = None  # type: ignore[assignment]
 if "HURT_PATIENCE_S" in os.environ:
-    from receiver import http_protocol
+    from receiver.web import http_protocol
 
     http_protocol.PATIENCE_S = float(os.environ["HURT_PATIENCE_S"])
 if "HURT_BODY_TIMEOUT_S" in os.environ:
-    from receiver import bodies
+    from receiver.web import request as bodies
 
     bodies.BODY_TIMEOUT_S = float(os.environ["HURT_BODY_TIMEOUT_S"])

@@ -1,0 +1,1 @@
+"""`receiver check`: what is wrong, and what to do."""

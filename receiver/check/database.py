@@ -1,0 +1,77 @@
+"""What `hikvision_sync_check` answered, as findings. Pure but for this machine's processes."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from receiver.check import figures as symptoms
+from receiver.check import host as machine
+from receiver.check.figures import Figures, Finding
+from receiver.core import signatures
+from receiver.core.settings import Settings
+from receiver.supabase.ledger import DatabaseCheck
+
+TERMINAL: Final = "terminal "
+"""What the rows of figures of one terminal begin with; its id follows."""
+FIGURES: Final = ("clock", "webhooks", "work", TERMINAL)
+
+
+class Diagnosis:
+    """One answer, that came between two moments of this machine's clock."""
+
+    def __init__(
+        self, checks: Sequence[DatabaseCheck], *, asked_at: float, answered_at: float
+    ) -> None:
+        self._checks = checks
+        self._asked_at = asked_at
+        self._answered_at = answered_at
+        self.terminals: dict[str, Figures] = {}
+        """The figures of each active terminal, by its id; filled by `findings`."""
+
+    def findings(self, settings: Settings) -> Iterator[Finding]:
+        """Yield what is wrong with the set-up, then what the figures mean."""
+        for check in self._checks:
+            if not check.name.startswith(FIGURES):
+                yield _of_setup(check, settings)
+        try:
+            yield from self._of_figures(settings)
+        except (KeyError, TypeError, ValueError):
+            yield Finding(
+                what="database: sql", fault="is of another version: run this version's sql/ files"
+            )
+
+    @property
+    def webhook_origin(self) -> str | None:
+        """Where the Vault has webhooks sent, without path and login; None where it is at fault."""
+        found = [c for c in self._checks if c.name == "webhook_url" and c.fault is None]
+        return found[0].detail if found else None
+
+    def _of_figures(self, settings: Settings) -> Iterator[Finding]:
+        details = {check.name: check.detail for check in self._checks}
+        theirs = float(details["clock"] or "")
+        yield symptoms.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
+        yield symptoms.webhooks(json.loads(details["webhooks"] or "null"), settings.poll_s)
+        work = json.loads(details["work"] or "")
+        yield symptoms.work(work, poll_s=settings.poll_s, look_s=settings.look_s)
+        for name, detail in details.items():
+            if name.startswith(TERMINAL):
+                figures = json.loads(detail or "")
+                holder = symptoms.holder_process(figures["held_by"] or "")
+                figures["holder_gone"] = machine.runs_no_more(*holder)
+                self.terminals[name.removeprefix(TERMINAL)] = figures
+                yield symptoms.edits(figures)
+
+
+def _of_setup(check: DatabaseCheck, settings: Settings) -> Finding:
+    fault, note = check.fault, ""
+    if check.name == "webhook_secret" and fault is None:
+        given = (check.detail or "").removeprefix("v1,").encode()
+        ours = [signatures.sign(k, b"receiver-check", b"0", b"{}") for k in settings.webhook_keys]
+        if given not in ours:  # no secret to time: the database signed this for us to see
+            fault = (
+                "the Vault secret hikvision_sync_webhook_secret is none of WEBHOOK_SECRET: "
+                "every webhook is refused with 401"
+            )
+    if check.name == "terminals" and check.detail:
+        note = f"{check.detail} active"
+    return Finding(what=f"database: {check.name}", fault=fault, note=note)

@@ -1,0 +1,232 @@
+"""What the database's figures mean, in words for whoever has to mend it. Pure: no I/O, no clock.
+
+The words name no person, no secret and no photo; hosts and processes they may.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from receiver.core.logs import printable, redact
+from receiver.core.signatures import TOLERANCE_S
+
+CLOCK_S: Final = 60.0
+"""By which a clock may be off before it is said: NTP keeps it within a second."""
+QUEUED_S: Final = 60.0
+"""For which pg_net may keep a webhook; its worker looks every second."""
+LEAST_IDLE_S: Final = 120.0
+"""For which work may lie there before it is said that nobody takes it; or twice POLL_SECONDS."""
+LATE_S: Final = 900.0
+"""For which an edit may wait; the same as the alert of the README."""
+LATELY_S: Final = 600.0
+"""What `done_lately` of the figures counts."""
+
+WEBHOOK_ENDS: Final = {
+    "unsigned": "refused with 401, the signature does not match: the Vault's "
+    "hikvision_sync_webhook_secret is none of the receiver's WEBHOOK_SECRET",
+    "late": "refused with 401, over 5 min off: the clock of the receiver is wrong, or they were "
+    "delayed on their way",
+    "refused": "refused by the receiver with {status}: see webhook_refused in its log",
+    "status": "answered {status} by something that is not the receiver: see the reverse proxy and "
+    "the Vault's hikvision_sync_webhook_url",
+    "timeout": "not answered within 5 s: the receiver hangs, or a firewall swallows them",
+    "error": "could not be delivered ({error}): is the receiver running, and reachable from "
+    "Supabase at the address in the Vault's hikvision_sync_webhook_url?",
+    "lost": "lost by pg_net, which was restarted or crashed",
+}
+"""How a webhook failed, by the words of hikvision_sync.webhook_ends()."""
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    fault: str | None
+    """What is wrong and what to do; None where it is well."""
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Return the line that `receiver check` prints."""
+        words = self.fault or self.note
+        return f"{'✗' if self.fault else '✓'} {self.what}{f': {words}' if words else ''}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds, minutes, hours
+        return f"{whole} s"
+    minutes = whole // 60
+    hours, minutes_left = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min"
+    days, hours_left = divmod(hours, 24)
+    return f"{days} d {hours_left} h" if days else f"{hours} h {minutes_left} min"
+
+
+def clock(theirs: float, *, asked_at: float, answered_at: float) -> Finding:
+    """Compare this machine's clock with the database's; all three in seconds since the epoch.
+
+    The database read its own somewhere between the two, which is what cannot be known better.
+    """
+    off_s = (asked_at + answered_at) / 2 - theirs
+    unsure_s = abs(answered_at - asked_at) / 2
+    if abs(off_s) - unsure_s < CLOCK_S:
+        return Finding(what="clock", fault=None)
+    way = "ahead of" if off_s > 0 else "behind"
+    tolerance = f"webhooks over {TOLERANCE_S // 60} min off are refused with 401"
+    if abs(off_s) > TOLERANCE_S:
+        tolerance = f"a receiver here refuses every webhook with 401 (more than {TOLERANCE_S // 60}"
+        tolerance += " min off)"
+    return Finding(
+        what="clock",
+        fault=f"this machine's clock is {duration(abs(off_s))} {way} Supabase's, and "
+        f"{tolerance}: have it set by NTP",
+    )
+
+
+def webhooks(figures: Figures | None, poll_s: float) -> Finding:
+    """Say what became of the newest webhooks: at fault where the newest of them failed.
+
+    What failed before the last that was accepted is mended; it is told and not at fault.
+    """
+    what = "webhooks"
+    if figures is None:
+        return Finding(what=what, fault=None, note="pg_net's answers cannot be read here")
+    queued_s = figures["queued_s"]
+    if queued_s is not None and queued_s > QUEUED_S:
+        return Finding(
+            what=what,
+            fault=f"pg_net has kept webhooks for {duration(queued_s)} without sending them: its "
+            f"background worker does not run; select net.worker_restart(). {_still(poll_s)}",
+        )
+    settled = [end for end in figures["ends"] if end not in ("queued", "under way")]
+    failed = [end for end in settled if end != "accepted"]
+    streak = list(takewhile(lambda end: end != "accepted", settled))
+    if not streak:
+        note = f"{len(failed)} of the last {len(settled)} failed, none since" if failed else ""
+        if not settled:
+            note = "none in the last hour"
+        return Finding(what=what, fault=None, note=note or f"the last {len(settled)} were accepted")
+    parts = [
+        f"{count} {_webhook_end(end, figures)}" for end, count in Counter(streak).most_common()
+    ]
+    return Finding(
+        what=what,
+        fault=f"of the last {len(settled)}, the newest {len(streak)} failed: "
+        f"{_sentence('; '.join(parts))} {_still(poll_s)}",
+    )
+
+
+def _still(poll_s: float) -> str:
+    return f"No edit is lost: a receiver that runs finds each within {duration(poll_s)}"
+
+
+def _webhook_end(end: str, figures: Figures) -> str:
+    status = figures["status"]
+    if end == "status" and status in (502, 503, 504):
+        return f"answered {status} by a proxy: the receiver behind it does not run"
+    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # an address's path is not told
+    return WEBHOOK_ENDS[end].format(status=status, error=error)
+
+
+def work(figures: Figures, *, poll_s: float, look_s: float) -> Finding:
+    """Say whether a receiver takes what there is to do, from the traces that one leaves.
+
+    At fault where work lies there and no receiver was at any terminal, both for longer than one
+    that runs and polls would let pass.
+    """
+    look_overdue_s = (figures["looked_s"] or 0.0) - look_s
+    waited_s = max(figures["edits_s"] or 0.0, figures["due_s"] or 0.0, look_overdue_s)
+    seen_s = figures["seen_s"]
+    idle_s = waited_s if seen_s is None else min(waited_s, seen_s)
+    seen = "" if seen_s is None else f"a receiver was at work {duration(max(seen_s, 0.0))} ago"
+    if idle_s <= max(LEAST_IDLE_S, 2 * poll_s):
+        return Finding(what="work", fault=None, note=seen)
+    edits = figures["edits"]
+    return Finding(
+        what="work",
+        fault=f"no receiver has taken up any work for {duration(idle_s)}: is it running? "
+        + (f"{_count(edits, 'edit waits', 'edits wait')}. " if edits else "")
+        + "None is lost: it catches up by itself when it is back",
+    )
+
+
+def edits(figures: Figures) -> Finding:
+    """Say how one terminal's edits stand."""
+    what = f"edits for {printable(str(figures['host'] or '?'))}"
+    left_s = figures["lease_left_s"]
+    faults = []
+    if figures["held_by"] is not None and (left_s < 0 or figures["holder_gone"]):
+        free = "free again" if left_s < 0 else f"free again in {duration(left_s)}"
+        faults.append(
+            f"a receiver died while it held the terminal ({holder(figures)}): it is {free}, and "
+            "what was under way is done again by the next"
+        )
+    if figures["failing"]:
+        count = _count(figures["failing"], "employee keeps", "employees keep")
+        faults.append(f"{count} failing, mostly: {_said(figures['failing_for'])}")
+    if (figures["wanted_s"] or 0.0) > LATE_S:
+        faults.append(_backlog(figures))
+    if faults:
+        return Finding(what=what, fault=" And ".join(_sentence(fault) for fault in faults))
+    notes = []
+    if figures["wanted"]:
+        notes.append(_count(figures["wanted"], "waits", "wait"))
+    if figures["refused"]:
+        count = _count(figures["refused"], "employee is", "employees are")
+        notes.append(
+            f"{count} not there until HR edits them, mostly: {_said(figures['refused_for'])}"
+        )
+    return Finding(what=what, fault=None, note="; ".join(notes) or "none waits")
+
+
+def _backlog(figures: Figures) -> str:
+    count = _count(figures["wanted"], "edit waits", "edits wait")
+    words = f"{count}, the oldest for {duration(figures['wanted_s'])}"
+    lately = f"in the last {duration(LATELY_S)}"
+    if not figures["done_lately"]:
+        words += f"; none was done {lately}"
+    else:
+        left_s = figures["wanted"] / figures["done_lately"] * LATELY_S
+        words += (
+            f"; {figures['done_lately']} were done {lately}, and the rest takes about "
+            f"{duration(left_s)} at this pace"
+        )
+    if figures["rests_s"]:
+        words += (
+            f". After {figures['failures']} failures in a row the next attempt is in "
+            f"{duration(figures['rests_s'])}: {_said(figures['rest_reason'])}"
+        )
+    return words
+
+
+def holder(figures: Figures) -> str:
+    """Name who leased a terminal, by machine and process, and for how long."""
+    machine, process = holder_process(figures["held_by"])
+    return f"process {process} on {machine}, for {duration(max(figures['held_s'], 0.0))}"
+
+
+def holder_process(name: str) -> tuple[str, int]:
+    """Return machine and process of a receiver's name (`services.receiver_name`); 0: unknown."""
+    machine, _, rest = name.removeprefix("check:").partition(":")
+    process, _, _ = rest.partition(":")
+    return printable(machine), int(process) if process.isdecimal() else 0
+
+
+def _count(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith((".", "?")) else f"{words}."
+
+
+def _said(words: object) -> str:
+    return redact(printable(str(words or "no reason is known")))[:300].rstrip(".")

@@ -1,0 +1,52 @@
+"""What `receiver check` asks of the machine that it runs on: room on its disks, its processes."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from receiver.check.figures import Finding
+
+LEAST_FREE_BYTES: Final = 100 * 1024**2
+LEAST_FREE_PART: Final = 0.05
+"""Of a disk on which that many bytes are much."""
+
+
+def disk() -> Finding:
+    """Look at the disks that the receiver writes to, or whoever keeps its log."""
+    full = []
+    for directory in dict.fromkeys((Path.cwd(), *_temporary(), Path("/var/log"))):
+        try:
+            usage = shutil.disk_usage(directory)
+        except OSError:
+            continue  # there is none of that name
+        if usage.free < min(LEAST_FREE_BYTES, usage.total * LEAST_FREE_PART):
+            full.append(f"{usage.free / 1024**2:.0f} MB are left for {directory}")
+    if not full:
+        return Finding(what="disk", fault=None)
+    return Finding(
+        what="disk", fault=f"is full: {', '.join(full)}. Make room, or no log can be written"
+    )
+
+
+def _temporary() -> Iterable[Path]:
+    try:
+        return (Path(tempfile.gettempdir()),)
+    except FileNotFoundError:  # no directory can be written to, which the other two show
+        return ()
+
+
+def runs_no_more(machine: str, process: int) -> bool:
+    """Tell whether a process was one of this machine's and does not run any more."""
+    if machine != socket.gethostname() or not process or os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False

@@ -1,0 +1,1 @@
+"""What everything may use; does no I/O but the log."""

@@ -1,0 +1,177 @@
+"""The values that travel between modules: frozen, and without behaviour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from receiver.core.errors import LoginRefused, TerminalError
+
+Status = Literal["success", "partial", "skipped", "fatal"]
+Step = Literal["person", "photo", "done"]
+LeaverPolicy = Literal["expire", "delete", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Employee:
+    """One employee as HR has it now; one who is gone from the tables is an inactive one."""
+
+    id: UUID
+    name: str
+    active: bool
+    employee_no: str | None
+    photo_url: str | None = field(default=None, repr=False)
+    gone: bool = False
+    """Whether HR has no row of them any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """One row of the company's terminals, as it is needed to talk to it."""
+
+    id: UUID
+    host: str
+    port: int
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What stands behind a terminal's row and what it takes, as it declares or was found to.
+
+    Remembered in the ledger for every receiver, for as long as serial and firmware stay the same.
+    """
+
+    serial: str = ""
+    firmware: str = ""
+    model: str = ""
+    name_bytes: int | None = None
+    """The longest name it takes, in bytes of UTF-8; None for not told."""
+    most_persons: int | None = None
+    page: int = 30
+    """How many persons one search may ask for."""
+    photo_url_bytes: int = 256
+    lacks: tuple[str, ...] = ()
+    """Calls that it answered with "not supported"."""
+    photos: Literal["url", "upload", ""] = ""
+    """How a photo arrived the last time: fetched by the terminal or sent to it; empty: neither."""
+    parts: int = 0
+    """Under which names it took an upload, see `isapi_faces.UPLOAD_PARTS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One person as a terminal says that it holds them; None for what it did not say."""
+
+    employee_no: str
+    name: str | None
+    access: Literal["open", "ended", "permanent", "other"] | None
+    """Whether they may pass; `permanent` has no end, `other` one that is not ours."""
+    faces: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a terminal should say of one number after a push; None for what does not matter."""
+
+    employee_no: str
+    may_pass: bool | None
+    name: str | None = None
+    face: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a terminal holds of an employee, as far as the ledger knows."""
+
+    employee_no: str | None = None
+    photo: str | None = None
+    """Fingerprint of the photo, see `sync.photo_fingerprint`; None for none or unknown."""
+
+
+NOTHING_HELD = Held()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One employee that one terminal has to be told about."""
+
+    employee_id: UUID
+    version: int
+    """What is wanted, counted in edits; recorded with the outcome, so that an edit made
+    meanwhile stays wanted."""
+    attempts: int
+    held: Held
+    was_wanted: bool = True
+    """Whether the worker has it to do as well; False for a button's push of a pair in step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leased:
+    """A terminal that is this receiver's for now, and what the ledger remembers of it."""
+
+    terminal_id: UUID
+    fence: int
+    failures: int
+    known: Capabilities | None = None
+    look: bool = True
+    """Whether it is to be asked which hardware it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Leased):
+    """A leased terminal and the pairs that are due there; none where it is only to be looked at."""
+
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What came of asking for one terminal."""
+
+    state: Literal["leased", "busy", "resting"]
+    rest_reason: str | None = None
+    leased: Leased | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """Why a terminal is left alone, and for how long."""
+
+    seconds: float
+    reason: str
+    kind: str
+    """The same in one of few words: an error's kind, `supabase` or `receiver`."""
+
+    @property
+    def login_refused(self) -> bool:
+        """Whether nobody may try it sooner, not even a button: it might lock the account."""
+        return self.kind == LoginRefused.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How an active terminal stands, in figures."""
+
+    terminal_id: UUID
+    pairs: Mapping[str, int]
+    """How many are `in_step`, `wanted` and `failed`."""
+    oldest_wanted_s: float
+    """For how long the oldest edit has waited to be there, in seconds; 0 where none does."""
+    rests_for: str | None
+    """The kind of its last rest, until a visit ends well; None where it works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How it went to bring one employee on one terminal to where HR says (design: Outcomes)."""
+
+    status: Status
+    step: Step
+    message: str
+    held: Held
+    error: TerminalError | None = None
+    """What stood in the way, where something did; decides about the retry."""
+    expected: tuple[Expected, ...] = ()
+    """What the terminal will say when it is asked, if it did what it said that it did."""

@@ -1,0 +1,171 @@
+"""What a terminal holds against what HR says, asked of the terminal now; changes nothing there.
+
+Page by page, through the gate at the usual pace, under one lease: nobody pushes meanwhile, so that
+what is read fits together. Edits of HR wait until it is done, and are marked as waiting.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from receiver.core.errors import ReceiverError
+from receiver.core.logs import get_logger
+from receiver.core.models import Employee, Expected, Found, LeaverPolicy, Terminal
+from receiver.on_demand.feed import Feed, Json
+from receiver.supabase.company import Directory
+from receiver.supabase.ledger import Ledger
+from receiver.sync.push import Pushes
+from receiver.sync.read_back import differences
+from receiver.sync.rules import expected_of
+from receiver.sync.visit import Visits
+from receiver.sync.witness import DEAF
+
+log = get_logger(__name__)
+
+
+class Drifts:
+    """Starts drifts; each goes on to its end whoever watches."""
+
+    def __init__(
+        self,
+        policy: LeaverPolicy,
+        ledger: Ledger,
+        directory: Directory,
+        visits: Visits,
+        pushes: Pushes,
+    ) -> None:
+        self._policy = policy
+        self._ledger = ledger
+        self._directory = directory
+        self._visits = visits
+        self._pushes = pushes
+        self._going: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def start(self, terminal_id: UUID) -> Feed:
+        """Begin to compare one terminal; raises TerminalUnusable where it is not an active one."""
+        terminal = await self._directory.terminal(terminal_id)
+        feed = Feed()
+        task = asyncio.create_task(self._carry_out(terminal, feed))
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        return feed
+
+    def stop_all(self) -> None:
+        """Have every drift end after its call in flight."""
+        self._stopping = True
+
+    async def ended(self) -> None:
+        """Return when no drift goes on."""
+        await asyncio.gather(*self._going, return_exceptions=True)
+
+    async def _carry_out(self, terminal: Terminal, feed: Feed) -> None:
+        comparison = Comparison(self._policy, feed)
+        error: str | None = None
+        try:
+            await self._page_through(terminal.id, comparison)
+            comparison.miss()
+        except ReceiverError as exc:
+            error = exc.message
+        except Exception:
+            log.exception("drift_failed", terminal_id=str(terminal.id))
+            error = "The receiver failed; see its log."
+        finally:
+            end = {"type": "end", "device_id": str(terminal.id), "complete": error is None}
+            feed.add({**end, "error": error, "summary": comparison.counts})
+            feed.end()
+
+    async def _page_through(self, terminal_id: UUID, comparison: "Comparison") -> None:
+        visit = await self._visits.wait_for(terminal_id, stopped=lambda: self._stopping)
+        try:
+            # All of it anew, now that nobody else changes what is there: HR may have edited while
+            # this waited, the terminal's address and password too.
+            terminal = await self._directory.terminal(terminal_id)
+            await self._ledger.due(terminal_id, visit.fence, limit=1)  # spreads edits that wait
+            await self._read_hr(terminal_id, comparison)
+            comparison.begin(terminal_id)
+            async for page in self._visits.client(terminal, visit).everybody():
+                comparison.see(page)
+        except DEAF as error:
+            self._pushes.blame(visit, error)
+            raise
+        finally:
+            await self._visits.give_back(visit)
+
+    async def _read_hr(self, terminal_id: UUID, comparison: "Comparison") -> None:
+        held = await self._ledger.held(terminal_id)
+        for employee_id, (number, waits) in held.items():
+            if number is not None:
+                comparison.ours[number] = _gone(employee_id)
+            if waits:
+                comparison.waiting.add(employee_id)
+        async for employee in self._directory.everybody():
+            for number in (employee.employee_no, held.get(employee.id, (None, False))[0]):
+                if number is not None:
+                    comparison.ours[number] = employee
+            if employee.active and employee.employee_no is not None:
+                comparison.wanted[employee.employee_no] = employee
+
+
+class Comparison:
+    """One terminal's people against HR's, told to a feed as they come."""
+
+    def __init__(self, policy: LeaverPolicy, feed: Feed) -> None:
+        self._policy = policy
+        self._feed = feed
+        self.wanted: dict[str, Employee] = {}
+        """Who should be there, by number."""
+        self.ours: dict[str, Employee] = {}
+        """Whom HR or the ledger knows by this number, active or not."""
+        self.waiting: set[UUID] = set()
+        """Whose edits are still to be brought there."""
+        self.counts = {"persons": 0, "missing": 0, "different": 0, "unknown": 0}
+        self._seen: set[str] = set()
+
+    def begin(self, terminal_id: UUID) -> None:
+        """Say how many should be there."""
+        start = {"type": "start", "device_id": str(terminal_id), "employees": len(self.wanted)}
+        self._feed.add(start)
+
+    def see(self, page: Sequence[Found]) -> None:
+        """Compare some of those whom the terminal holds."""
+        for there in page:
+            number = there.employee_no
+            if number in self._seen:
+                continue
+            self._seen.add(number)
+            self.counts["persons"] += 1
+            if number not in self.wanted and number not in self.ours:
+                self._tell("unknown", number, name=there.name)
+            elif differs := self._differs(there):
+                self._tell("different", number, differences=differs)
+        self._feed.add({"type": "progress", "persons": self.counts["persons"]})
+
+    def miss(self) -> None:
+        """Name those who should be there and were not seen."""
+        for number in self.wanted:
+            if number not in self._seen:
+                self._tell("missing", number)
+
+    def _differs(self, there: Found) -> list[str]:
+        employee = self.wanted.get(there.employee_no)
+        if employee is not None:
+            return differences(expected_of(employee, there.employee_no), there)
+        if self._policy == "keep":
+            return []
+        if self._policy == "delete":
+            return [f"person {there.employee_no} is still there"]
+        return differences(Expected(employee_no=there.employee_no, may_pass=False), there)
+
+    def _tell(self, kind: str, number: str, **said: object) -> None:
+        self.counts[kind] += 1
+        line: Json = {"type": kind, "employee_no": number}
+        owner = self.wanted.get(number) or self.ours.get(number)
+        if owner is not None:
+            waiting = owner.id in self.waiting
+            line |= {"angajat_id": str(owner.id), "name": owner.name, "waiting": waiting}
+        self._feed.add({**line, **said})
+
+
+def _gone(employee_id: UUID) -> Employee:
+    return Employee(id=employee_id, name="", active=False, employee_no=None, gone=True)

@@ -1,0 +1,288 @@
+"""Carries out the buttons' runs: in the plan's order, recorded in the same ledger.
+
+Employees in order, and for each the terminals in order; each pair under the terminal's lease and by
+the gate, as the worker does it. A run that comes to a terminal also serves what HR edited there
+meanwhile, so that a long run keeps no edit waiting.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+from receiver.core.errors import (
+    EmployeeUnknown,
+    NoActiveTerminal,
+    ReceiverError,
+    ReceiverStopping,
+    RunGoingOn,
+    RunStopped,
+    TerminalError,
+    TerminalReplaced,
+    TerminalUnusable,
+    TooManyRuns,
+)
+from receiver.core.logs import get_logger
+from receiver.core.models import NOTHING_HELD, Outcome, Terminal
+from receiver.on_demand.run import OnFatal, Result, Run
+from receiver.supabase.company import Directory
+from receiver.supabase.ledger import Ledger
+from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
+from receiver.sync.rules import sync, sync_anew, sync_photo
+from receiver.sync.visit import Visit, Visits
+from receiver.terminals.persons import TerminalClient
+
+KEPT_S = 3600.0
+"""How long a finished run can be asked for."""
+MOST_KEPT = 50
+EMPLOYEES_AT_ONCE = 50
+EDITS_PER_VISIT = 5
+MOST_UNREAD_S = UNREAD_S / 2
+"""How long a bulk run may leave a push without reading it back."""
+MOST_REPLACED = 2
+MOST_RUNS = 10
+"""Runs going on at once; each waits for the same terminals."""
+
+log = get_logger(__name__)
+
+
+class Runs:
+    """Starts runs, keeps the finished ones for an hour, stops them on request."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        directory: Directory,
+        visits: Visits,
+        pushes: Pushes,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._directory = directory
+        self._visits = visits
+        self._pushes = pushes
+        self._wake = wake
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._stopping = False
+        self._going: dict[str, asyncio.Task[None]] = {}
+
+    async def start_one(self, employee_id: UUID, on_fatal: OnFatal, *, photo_only: bool) -> Run:
+        """Start the run of one employee on all active terminals.
+
+        Raises EmployeeUnknown, NoActiveTerminal, TooManyRuns or SupabaseError.
+        """
+        employee = (await self._directory.employees([employee_id]))[employee_id]
+        if employee.gone:
+            raise EmployeeUnknown
+        how = sync_photo if photo_only else sync_anew
+        return await self._start([employee_id], on_fatal, bulk=False, how=how)
+
+    async def start_all(self, on_fatal: OnFatal) -> Run:
+        """Start the run of all active employees; raises RunGoingOn while another one goes."""
+        self._refuse_second_bulk()
+        ids = await self._directory.active_employee_ids()
+        return await self._start(ids, on_fatal, bulk=True, how=sync)
+
+    def get(self, run_id: str) -> Run | None:
+        """Return a run that goes on, or ended less than an hour ago."""
+        self._forget_old()
+        return self._runs.get(run_id)
+
+    def stop(self, run: Run) -> None:
+        """Have a run end before its next pair."""
+        run.stop_asked = True
+
+    def stop_all(self) -> None:
+        """Have every run end after its call in flight, and start no other."""
+        self._stopping = True
+        for run_id in self._going:
+            self._runs[run_id].stop_asked = True
+
+    async def ended(self) -> None:
+        """Return when no run goes on."""
+        await asyncio.gather(*self._going.values(), return_exceptions=True)
+
+    async def _start(
+        self, employee_ids: Sequence[UUID], on_fatal: OnFatal, *, bulk: bool, how: Sync
+    ) -> Run:
+        sites = await self._directory.active_terminals()
+        if not sites:
+            raise NoActiveTerminal
+        if bulk:  # again: another press may have come while Supabase was asked
+            self._refuse_second_bulk()
+        if self._stopping:
+            raise ReceiverStopping
+        if len(self._going) >= MOST_RUNS:
+            raise TooManyRuns
+        run = Run(employee_ids=employee_ids, sites=sites, on_fatal=on_fatal, bulk=bulk)
+        self._forget_old()
+        self._runs[run.id] = run
+        task = asyncio.create_task(self._carry_out(run, how))
+        self._going[run.id] = task
+        task.add_done_callback(lambda _: self._going.pop(run.id))
+        log.info("run_started", run_id=run.id, pairs=run.total, bulk=bulk)
+        return run
+
+    def _refuse_second_bulk(self) -> None:
+        for run_id in self._going:
+            if self._runs[run_id].bulk:
+                raise RunGoingOn(run_id=run_id)
+
+    def _forget_old(self) -> None:
+        now = time.monotonic()
+        for run in list(self._runs.values()):
+            old = run.ended_at is not None and now - run.ended_at > KEPT_S
+            if old or (run.ended_at is not None and len(self._runs) >= MOST_KEPT):
+                del self._runs[run.id]
+
+    async def _carry_out(self, run: Run, how: Sync) -> None:
+        try:
+            await self._visit_all(run, how)
+        except ReceiverError as error:  # Supabase gone, or the receiver is stopping
+            run.stopped_because = error.message
+        except Exception:
+            run.stopped_because = "The receiver failed; see its log."
+            log.exception("run_failed", run_id=run.id)
+        finally:
+            run.end()
+            self._wake()  # for what it left wanted
+            log.info("run_ended", run_id=run.id, reason=run.stopped_because, pairs=run.counts)
+
+    async def _visit_all(self, run: Run, how: Sync) -> None:
+        failed: set[UUID] = set()
+        unread: dict[UUID, list[Push]] = {}
+        for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
+            ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
+            employees = await self._directory.employees(ids)  # for the names in the results
+            for id_ in ids:
+                for terminal_id, terminal in run.sites:
+                    if terminal_id in failed:
+                        continue
+                    if run.stop_asked:
+                        raise RunStopped
+                    held = unread.setdefault(terminal_id, []) if run.bulk else None
+                    outcome = await self._visit(
+                        run, terminal_id, terminal, partial(self._push, run, id_, how, held)
+                    )
+                    run.add(
+                        Result(
+                            employee_id=id_,
+                            name=employees[id_].name,
+                            terminal_id=terminal_id,
+                            outcome=outcome,
+                        )
+                    )
+                    if run.on_fatal == "stop" and run.counts["fatal"]:
+                        run.stopped_because = "It stopped at the first fatal result."
+                        return
+                    if outcome.status == "fatal":
+                        failed.add(terminal_id)
+        for terminal_id, terminal in run.sites:
+            if held := unread.get(terminal_id):
+                await self._visit(run, terminal_id, terminal, partial(self._settle, run, held))
+
+    async def _visit(
+        self,
+        run: Run,
+        terminal_id: UUID,
+        terminal: Terminal | TerminalUnusable,
+        work: Callable[[Visit, TerminalClient, Terminal], Awaitable[Outcome]],
+    ) -> Outcome:
+        """Do one piece of work on a terminal, under a lease of its own."""
+        if isinstance(terminal, TerminalUnusable):
+            return _fatal(terminal.message)
+        for _ in range(MOST_REPLACED):
+            try:
+                visit = await self._visits.wait_for(terminal_id, stopped=lambda: run.stop_asked)
+            except TerminalError as error:
+                return _fatal(error.message)
+            try:
+                terminal = await self._directory.terminal(terminal_id)
+                return await work(visit, self._visits.client(terminal, visit), terminal)
+            except TerminalUnusable as error:
+                return _fatal(error.message)
+            except TerminalReplaced:  # what the ledger believed of the old one is undone: anew
+                continue
+            finally:
+                await self._end(visit)
+        return _fatal("Another terminal answers there at every call.")
+
+    async def _push(  # noqa: PLR0913, PLR0917 - the first four are the run's, the others the visit's
+        self,
+        run: Run,
+        employee_id: UUID,
+        how: Sync,
+        held: list[Push] | None,
+        visit: Visit,
+        client: TerminalClient,
+        terminal: Terminal,
+    ) -> Outcome:
+        """Push one pair on a leased terminal, and then what HR edited there meanwhile.
+
+        A bulk run reads its pushes back many at a time: until then they are `held`.
+        """
+        pair = await self._ledger.take(visit.terminal_id, visit.fence, employee_id)
+        # Anew, and after the take: HR may have edited since, and the worker served it already.
+        employees = await self._directory.employees([employee_id])
+        push = await self._pushes.push(visit, client, pair, employees[employee_id], how=how)
+        if held is None:
+            [push] = await self._pushes.settle(visit, client, [push])
+        elif await self._pushes.hold(visit, client, push):
+            held.append(push)
+            old = time.monotonic() - held[0].pushed_at > MOST_UNREAD_S
+            if (old or len(held) >= client.known.page) and visit.rest is None:
+                settled = await self._read_back(run, held, visit, client)
+                push = next((one for one in settled if one.pair is pair), push)
+        if visit.rest is None and not visit.deaf:
+            due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
+            if due:
+                edited = await self._directory.employees([pair.employee_id for pair in due])
+                await self._pushes.serve(visit, terminal, due, edited)
+        return push.outcome
+
+    async def _settle(
+        self,
+        run: Run,
+        held: list[Push],
+        visit: Visit,
+        client: TerminalClient,
+        _terminal: Terminal,
+    ) -> Outcome:
+        """Read back what is left when a bulk run has pushed everybody."""
+        await self._read_back(run, held, visit, client)
+        return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
+
+    async def _read_back(
+        self, run: Run, held: list[Push], visit: Visit, client: TerminalClient
+    ) -> list[Push]:
+        """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise.
+
+        Not those whom HR edited since: the edit is pushed and read back by itself, or was already.
+        """
+        employees = await self._directory.employees([push.employee.id for push in held])
+        unedited = [push for push in held if employees[push.employee.id] == push.employee]
+        settled = await self._pushes.settle(visit, client, unedited, late=True)
+        for push in settled:
+            run.amend(
+                Result(
+                    employee_id=push.employee.id,
+                    name=push.employee.name,
+                    terminal_id=visit.terminal_id,
+                    outcome=push.outcome,
+                )
+            )
+        held.clear()
+        return settled
+
+    async def _end(self, visit: Visit) -> None:
+        await self._visits.give_back(visit)
+        for due_in_s in (visit.rest.seconds if visit.rest else None, visit.again_s):
+            if due_in_s is not None:
+                asyncio.get_running_loop().call_later(due_in_s, self._wake)
+
+
+def _fatal(message: str) -> Outcome:
+    return Outcome(status="fatal", step="person", message=message, held=NOTHING_HELD)

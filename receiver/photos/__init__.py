@@ -1,0 +1,1 @@
+"""A photo fetched from where it is allowed, and made fit for a terminal."""

@@ -1,0 +1,149 @@
+"""A picture made fit for terminals: bytes in, a small baseline JPEG out, or PhotoUnusable.
+
+Pure, and frugal: whatever the file is, the receiver stays under 200 MB. It runs for up to a second
+or two, so the caller runs it in a thread, and one at a time.
+"""
+
+from io import BytesIO
+from math import ceil
+from typing import Final
+
+from PIL import Image
+
+from receiver.core.errors import PhotoUnusable
+from receiver.photos.formats import AS_IT_IS, PictureFile, read
+
+LONGEST_SIDE: Final = 900
+SHORTEST_LONGEST_SIDE: Final = 600
+"""Faces on pictures of under some 400 px cannot be modelled (CH); 600 leaves room to be wrong."""
+LEAST_SIDE: Final = 80
+"""What a terminal says is the least it takes (SK)."""
+MOST_BYTES: Final = 190_000
+"""Terminals take 200 KB (CH, SK)."""
+QUALITIES: Final = (90, 82, 72, 60, 45)
+
+MOST_PIXELS: Final = 80_000_000
+"""Beyond any camera's, and below what Pillow warns of. Only a JPEG in one scan gets near it."""
+MOST_MEMORY: Final = 95_000_000
+"""The file, its copies and its pixels, in bytes; see `PictureFile` for what is counted. With the
+receiver itself (70 MB) and what shrinking and encoding take (20 MB) it stays below 200 MB."""
+
+_STRIP_PIXELS = 400_000
+_TURNS = {
+    # Exif 2.32 §4.6.4, by what brings the picture upright.
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def fit(picture: bytes) -> bytes:
+    """Return the picture as a terminal takes it, or raise PhotoUnusable saying why there is none.
+
+    A baseline JPEG with 4:2:0, upright, on white, without metadata, its longest side 600 to 900 px
+    and at most 190 kB.
+    """
+    try:
+        return _fit(picture)
+    except PhotoUnusable:
+        raise
+    except MemoryError:
+        fault = "The photo needs more memory than there is."
+    except Exception:  # noqa: BLE001 - what decoders raise for damaged files is not documented
+        fault = "The photo is damaged: it cannot be read to its end."
+    # Out here, so that the exception does not hold on to the decoder's, and it to the pixels.
+    raise PhotoUnusable(fault)
+
+
+def _fit(picture: bytes) -> bytes:
+    described = read(picture)
+    if described is None:
+        raise PhotoUnusable(_what_it_is_instead(picture))
+    _check(described, len(picture))
+    with Image.open(described.file, formats=(described.format,)) as image:
+        if image.size != (described.width, described.height):
+            raise ValueError("Pillow reads another size")
+        # A JPEG is decoded at a half, a quarter or an eighth, but no smaller than it will be.
+        scale = LONGEST_SIDE / max(image.size)
+        image.draft(None, (ceil(image.width * scale), ceil(image.height * scale)))
+        shrunk = _shrunk(image)
+    if described.orientation != AS_IT_IS:
+        shrunk = shrunk.transpose(_TURNS[described.orientation])
+    return _encoded(shrunk)
+
+
+def _check(described: PictureFile, length: int) -> None:
+    """Refuse what is too small to hold a face, or would take too much memory."""
+    width, height = described.width, described.height
+    size = f"{width} by {height} pixels"
+    if min(width, height) < LEAST_SIDE:
+        raise PhotoUnusable(f"The photo is too small: {size}; take one of 600 by 600 or more.")
+    if min(width, height) * LONGEST_SIDE < LEAST_SIDE * max(width, height):
+        raise PhotoUnusable(f"The photo is too narrow: {size}.")
+    memory = (1 + described.copies) * length + described.bytes_per_pixel * width * height
+    if width * height > MOST_PIXELS or memory > MOST_MEMORY:
+        raise PhotoUnusable(
+            f"The photo has too many pixels for a {described.format} file: {size}; "
+            "save it smaller, as an ordinary JPEG."
+        )
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    """Return the picture in RGB, by a whole factor down to some 900 to 1800 px.
+
+    Strip by strip, because a change of colours costs a second picture of four bytes a pixel.
+    """
+    image.load()
+    factor = max(1, max(image.size) // LONGEST_SIDE)
+    shrunk = Image.new("RGB", (ceil(image.width / factor), ceil(image.height / factor)))
+    rows = factor * max(1, _STRIP_PIXELS // (image.width * factor))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = _in_rgb(image.crop((0, top, image.width, bottom)))
+        shrunk.paste(strip.reduce(factor), (0, top // factor))
+    return shrunk
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I;16":  # Pillow would cut the values at 255
+        return image.point(lambda value: value / 256).convert("L").convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    opaque = Image.new("RGB", image.size, "white")
+    see_through = image.convert("RGBA")
+    opaque.paste(see_through, mask=see_through)
+    return opaque
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """Return a JPEG of as good a quality as fits; smaller and smaller until one does."""
+    side = float(min(max(*image.size, SHORTEST_LONGEST_SIDE), LONGEST_SIDE))
+    while True:
+        scale = side / max(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
+        resized = image.resize(size, Image.Resampling.LANCZOS)
+        for quality in QUALITIES:
+            file = BytesIO()
+            resized.save(file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True)
+            if file.tell() <= MOST_BYTES:
+                return file.getvalue()
+        side *= 0.8
+
+
+def _what_it_is_instead(picture: bytes) -> str:
+    start = picture[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not picture:
+        return "The photo is an empty file."
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
+        return "The photo is not a picture: it is a web page."
+    if start.startswith(b"%pdf"):
+        return "The photo is not a picture: it is a PDF document."
+    if start.startswith((b"{", b"[", b"<")):
+        return "The photo is not a picture: it is a text."
+    if picture[4:8] == b"ftyp" or start.startswith((b"ii*\0", b"mm\0*")):
+        return "The photo is of a kind that cannot be read (HEIC, AVIF or TIFF); save it as a JPEG."
+    return "The photo is not a picture of a known kind; save it as a JPEG."

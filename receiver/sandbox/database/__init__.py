@@ -1,0 +1,1 @@
+"""A real Postgres with what Supabase and the company have in it."""

@@ -1,0 +1,1 @@
+"""Supabase's HTTP face: REST, sign-in and storage."""

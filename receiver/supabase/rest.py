@@ -1,0 +1,121 @@
+"""One request to Supabase's REST face (PostgREST) and its rows; foreign exceptions end here.
+
+What `directory` and `ledger` share. Knows nothing of tables or functions. No message repeats what
+Supabase answered beyond its error code and sentence, cut short: a proxy's page may hold anything.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+import httpx
+from postgrest.exceptions import APIError
+from supabase import AsyncClient, AsyncClientOptions
+
+from receiver.core.errors import SupabaseRefused, SupabaseUnreachable
+from receiver.core.http_faults import in_words
+from receiver.core.logs import printable, redact
+
+REQUEST_TIMEOUT_S = 10.0
+TOTAL_TIMEOUT_S = 25.0
+"""For one request and the library's own retries of GET (three, after 1, 2 and 4 s)."""
+
+Row = Mapping[str, Any]
+
+_TRANSIENT = re.compile(r"(08|40|53|55|57|58)[0-9A-Z]{3}|PGRST00\d|5\d\d|408|429")
+"""Codes worth asking again: connection, deadlock, resources, lock, shut-down and
+statement timeout (SQLSTATE classes), PostgREST's own connection faults, HTTP 5xx. 42501 (no
+permission), PGRST202 (no such function) and HTTP 401 are not among them."""
+
+
+class Query(Protocol):
+    """A request that the supabase library has built."""
+
+    def execute(self) -> Awaitable[Any]:
+        """Send it and return an object with the rows in `data`."""
+
+
+def http_client() -> httpx.AsyncClient:
+    """Return the HTTP client for Supabase. The caller closes it; supabase's own cannot be closed.
+
+    HTTP/1.1: idle HTTP/2 connections are dropped under the client's feet (supabase-py #1064).
+    """
+    return httpx.AsyncClient(
+        event_hooks={"response": [_refuse_empty]},
+        timeout=REQUEST_TIMEOUT_S,
+        limits=httpx.Limits(max_connections=20, max_keepalive_connections=10),
+    )
+
+
+async def _refuse_empty(response: httpx.Response) -> None:
+    """Let no answer without a body pass: postgrest takes it for no rows, `[]` is another thing.
+
+    No rows would make every employee asked for a leaver.
+    """
+    if response.is_success and not (await response.aread()).strip():
+        raise httpx.RemoteProtocolError("an answer without a body", request=response.request)
+
+
+async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
+    """Return the supabase client for the service key; makes no request."""
+    options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
+    return await AsyncClient.create(url, key, options)
+
+
+async def rows(query: Query) -> list[Row]:
+    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused."""
+    try:
+        async with asyncio.timeout(TOTAL_TIMEOUT_S):
+            data = (await query.execute()).data
+    except httpx.ConnectError as exc:
+        raise SupabaseUnreachable(
+            f"Supabase cannot be reached: {in_words(exc)}; is SUPABASE_URL right?"
+        ) from exc
+    except (TimeoutError, httpx.TimeoutException) as exc:
+        raise SupabaseUnreachable(f"Supabase did not answer in time: {in_words(exc)}.") from exc
+    except httpx.HTTPError as exc:
+        raise SupabaseUnreachable(f"Supabase's answer did not arrive: {in_words(exc)}.") from exc
+    except APIError as exc:
+        raise _refusal(exc) from exc
+    except (ValueError, RecursionError) as exc:
+        raise SupabaseUnreachable("Supabase answered something that cannot be read.") from exc
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
+    return data
+
+
+_KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
+_ADVICE = (
+    (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
+    (r"540", "the project is paused: restore it in the Supabase dashboard"),
+    (r"57014", "it took too long: the database is overloaded"),
+    (r"429", "it is asked too often"),
+    (
+        r"PGRST00\d|08...|53300|57P0\d",
+        "its Postgres does not answer: stopped, starting or out of connections; see its dashboard",
+    ),
+    (
+        r"5\d\d",
+        "the gateway before it answers in its place; see its dashboard and status.supabase.com",
+    ),
+    (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
+    (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
+)
+"""What to do about a code, of Postgres, PostgREST or HTTP; the first that matches. PostgREST itself
+always says one of the former two."""
+
+
+def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
+    code = str(exc.code or "")
+    said = redact(printable(str(exc.message or ""))[:200])
+    advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")
+    if _KEY_REFUSED.match(said):
+        advice = "check SUPABASE_SERVICE_ROLE_KEY"
+    if _TRANSIENT.fullmatch(code):
+        return SupabaseUnreachable(
+            f"Supabase is in trouble ({code}: {said}){f': {advice}' if advice else ''}."
+        )
+    return SupabaseRefused(
+        f"Supabase refused the request ({code}: {said}): {advice or 'see the Postgres log'}."
+    )

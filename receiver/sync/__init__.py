@@ -1,0 +1,1 @@
+"""Brings a terminal to where HR says it should be."""

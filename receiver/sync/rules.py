@@ -1,0 +1,334 @@
+"""Bring one employee on one terminal to where HR says it should be.
+
+The rules of the house, and nothing about how a terminal spells them or when it is done: person
+before photo, a leaver's access ended, a photo that the terminal has already not sent again.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from receiver.core.errors import (
+    AnswerUnexplained,
+    DataRefused,
+    LoginRefused,
+    NotKept,
+    NotSupported,
+    PersonAbsent,
+    PhotoNotFetched,
+    TerminalBusy,
+    TerminalError,
+    TerminalRefused,
+    TerminalTimeout,
+    TerminalUnreachable,
+)
+from receiver.core.models import (
+    Employee,
+    Expected,
+    Found,
+    Held,
+    LeaverPolicy,
+    Outcome,
+    Status,
+    Step,
+)
+
+PHOTO_ALONE = (
+    DataRefused,
+    NotSupported,
+    PersonAbsent,
+    PhotoNotFetched,
+    TerminalBusy,
+    TerminalRefused,
+    TerminalTimeout,
+)
+"""Errors that, met at the photo, leave a person who may pass: `partial`. Any other is `fatal`."""
+
+NOT_NOW = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
+"""Errors of a terminal that can be asked later."""
+
+UNKNOWN_PHOTO = "unknown"
+"""In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
+
+NOT_THERE = "not there"
+"""In place of a fingerprint: a search found nobody under the number."""
+
+NO_NUMBER = "The employee has no employee_no."
+
+
+Intend = Callable[[str], Awaitable[None]]
+"""Called with a number before the first call that may put it on the terminal, and before one that
+changes its face: the ledger must know of everybody who may have to leave, and must not believe in a
+photo that may be there no longer."""
+
+
+class PersonTerminal(Protocol):
+    """What this module asks of a terminal; `isapi.TerminalClient` is one."""
+
+    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
+        """Hold this person; return whether the terminal did before, as `known` guesses."""
+
+    async def put_face(self, employee_no: str, photo_url: str) -> None:
+        """Hold this photo as the person's face."""
+
+    async def remove_face(self, employee_no: str) -> None:
+        """Hold no face of the person."""
+
+    async def end_validity(self, employee_no: str, name: str) -> None:
+        """Let the person pass no longer."""
+
+    async def erase(self, employee_no: str) -> None:
+        """Erase the person."""
+
+    async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
+        """Return those of these numbers whom the terminal holds."""
+
+
+def photo_fingerprint(employee: Employee) -> str | None:
+    """Return what tells one photo of an employee from the next; None for no photo.
+
+    Of its URL and number, not its bytes: HR's edit changes the URL. A digest, so that the ledger
+    holds no link to a face.
+    """
+    if employee.photo_url is None:
+        return None
+    identity = f"{employee.employee_no}\n{employee.photo_url}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+async def sync(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
+) -> Outcome:
+    """Bring the employee there; whatever the terminal does, the answer is an Outcome.
+
+    `held` is what the terminal held before, as far as known. Raises only what forbids a call:
+    CallForbidden, and SupabaseError where the lease could not be renewed.
+    """
+    if not employee.active:
+        return await _sync_leaver(terminal, employee, held, policy)
+    if held.employee_no not in (None, employee.employee_no):
+        # Another number, or none any more: the old one would stay valid until 2037. First it, and
+        # asked back at once: the ledger keeps one number, so this one until it is ended for sure.
+        # Nobody asked to `keep` a number.
+        ended = await _end_number(terminal, employee, held, policy)
+        if ended.status != "success":
+            return ended
+        fault = await _fault_of_end(terminal, held.employee_no)
+        if fault is not None:
+            return _person_failed(fault, held)
+        return await _sync_number(terminal, employee, Held(), intend)
+    return await _sync_number(terminal, employee, held, intend)
+
+
+async def _end_number(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+) -> Outcome:
+    """Let a number pass no longer that is the employee's no more, with no face under it either.
+
+    The ledger forgets it, and HR may give it to somebody who has no photo.
+    """
+    if policy == "delete":
+        return await _sync_leaver(terminal, employee, held, policy)
+    ended = await _sync_leaver(terminal, employee, held, "expire")
+    if ended.status == "success":
+        try:
+            await terminal.remove_face(held.employee_no or "")
+        except (DataRefused, NotSupported, PersonAbsent):
+            pass  # it has no such face, or cannot be rid of it
+        except TerminalError as error:
+            return _person_failed(error, held)
+    return ended
+
+
+async def _sync_number(
+    terminal: PersonTerminal, employee: Employee, held: Held, intend: Intend
+) -> Outcome:
+    if employee.employee_no is None:
+        return _outcome("skipped", "person", NO_NUMBER, held)
+    return await _sync_person(terminal, employee, employee.employee_no, held, intend)
+
+
+async def sync_anew(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
+) -> Outcome:
+    """Bring the employee there, the photo too, whatever the ledger believes."""
+    photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
+    if held.photo == NOT_THERE:
+        photo = NOT_THERE
+    return await sync(terminal, employee, replace(held, photo=photo), policy, intend)
+
+
+async def sync_photo(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
+) -> Outcome:
+    """Bring only the photo there, for a person whom the terminal holds; a leaver's access ends."""
+    if not employee.active:
+        return await _sync_leaver(terminal, employee, held, policy)
+    if employee.employee_no is None:
+        return _outcome("skipped", "person", NO_NUMBER, held)
+    if employee.photo_url is None:
+        return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
+    # Another number held there is ended by the next whole sync.
+    held = Held(employee_no=held.employee_no or employee.employee_no, photo=UNKNOWN_PHOTO)
+    await intend(str(held.employee_no))
+    return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
+
+
+async def _sync_photo(
+    terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
+) -> Outcome:
+    try:
+        await terminal.put_face(employee_no, photo_url)
+    except PersonAbsent as error:
+        words = f"{error.message} The whole employee is synced next."
+        return _outcome("skipped", "photo", words, held, error)
+    except PHOTO_ALONE as error:
+        return _outcome("partial", "photo", _photo_failed(employee_no, error), held, error)
+    except TerminalError as error:
+        return _outcome("fatal", "photo", error.message, held, error)
+    if held.employee_no == employee_no:
+        held = replace(held, photo=photo_fingerprint(employee))
+    expected = Expected(employee_no=employee_no, may_pass=None, face=True)
+    return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
+
+
+async def _sync_person(
+    terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
+) -> Outcome:
+    noted = held.employee_no == employee_no
+    known = noted and held.photo != NOT_THERE
+    if not noted:
+        await intend(employee_no)
+        # Whoever the terminal may know by this number may have a face there that is not theirs.
+        held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO)
+    try:
+        known = await terminal.put_person(employee_no, employee.name, known=known)
+    except TerminalError as error:
+        return _person_failed(error, held)  # it may hold them all the same
+    # Somebody who was there, and of whom the ledger knew nothing, may have anybody's face.
+    photo = (held.photo if noted else UNKNOWN_PHOTO) if known else None
+    held = replace(held, photo=photo)
+    expected = expected_of(employee, employee_no)
+    if photo == photo_fingerprint(employee):
+        words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
+        return _outcome("success", "done", words, held, expected=(expected,))
+    if noted:
+        await intend(employee_no)
+    try:
+        if employee.photo_url is None:
+            await terminal.remove_face(employee_no)
+            words = "The person is there, the photo is removed."
+        else:
+            await terminal.put_face(employee_no, employee.photo_url)
+            words = "Person and photo are on the terminal."
+    except PHOTO_ALONE as error:
+        why = _photo_failed(employee_no, error)
+        message = f"The person is on the terminal, the photo is not. {why}"
+        if employee.photo_url is None:
+            message = f"The photo could not be removed from the terminal. {why}"
+        return _outcome(
+            "partial",
+            "photo",
+            message,
+            replace(held, photo=UNKNOWN_PHOTO),
+            error,
+            expected=(replace(expected, face=None),),
+        )
+    except TerminalError as error:
+        return _outcome("fatal", "photo", error.message, replace(held, photo=UNKNOWN_PHOTO), error)
+    held = replace(held, photo=photo_fingerprint(employee))
+    return _outcome("success", "done", words, held, expected=(expected,))
+
+
+def expected_of(employee: Employee, employee_no: str) -> Expected:
+    """Return what a terminal says of an employee who is there as HR has them."""
+    return Expected(
+        employee_no=employee_no,
+        may_pass=True,
+        name=employee.name,
+        face=employee.photo_url is not None,
+    )
+
+
+def _photo_failed(employee_no: str, error: TerminalError) -> str:
+    return f"Photo of {employee_no}: {error.message[0].lower()}{error.message[1:]}"
+
+
+async def _sync_leaver(
+    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
+) -> Outcome:
+    numbers = numbers_to_end(employee, held)
+    if not numbers:
+        return _outcome("success", "done", "The person was never on the terminal.", held)
+    if policy == "keep":
+        message = "The person is not active, and is left as is (LEAVER_POLICY=keep)."
+        return _outcome("success", "done", message, held)
+    words = "The person may no longer pass."
+    if policy == "delete":
+        words = "The person is erased from the terminal."
+    try:
+        for number in numbers:
+            if policy == "delete":
+                await _erase(terminal, number, employee.name)
+            else:
+                await terminal.end_validity(number, employee.name)
+    except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
+        return _person_failed(AnswerUnexplained(refused.message), held)
+    except TerminalError as error:
+        return _person_failed(error, held)
+    if policy == "delete":
+        held = Held()
+    gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
+    return _outcome("success", "done", words, held, expected=gone)
+
+
+async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
+    """Erase a person; where the terminal does not know how, let them at least pass no longer."""
+    try:
+        await terminal.erase(employee_no)
+    except (AnswerUnexplained, NotSupported):
+        await terminal.end_validity(employee_no, name)
+        raise
+
+
+def numbers_to_end(employee: Employee, held: Held) -> list[str]:
+    """Return the numbers under which someone who leaves, or an old number, may pass.
+
+    A leaver's own too, where the ledger knows of another: hardware that was used elsewhere may have
+    come with it.
+    """
+    own = None if employee.active else employee.employee_no
+    return [number for number in dict.fromkeys((held.employee_no, own)) if number]
+
+
+async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
+    """Ask whether a number was really ended; a terminal that cannot be asked is believed."""
+    try:
+        there = (await terminal.find([employee_no])).get(employee_no)
+    except NOT_NOW as error:
+        return error
+    except TerminalError:
+        return None
+    if there is None or there.access in ("ended", None):
+        return None
+    return NotKept(f"The terminal answered OK, but person {employee_no} may still pass.")
+
+
+def _person_failed(error: TerminalError, held: Held) -> Outcome:
+    status: Status = "skipped" if isinstance(error, DataRefused) else "fatal"
+    return _outcome(status, "person", error.message, held, error)
+
+
+def _outcome(  # noqa: PLR0913 - one row
+    status: Status,
+    step: Step,
+    message: str,
+    held: Held,
+    error: TerminalError | None = None,
+    *,
+    expected: tuple[Expected, ...] = (),
+) -> Outcome:
+    return Outcome(
+        status=status, step=step, message=message, held=held, error=error, expected=expected
+    )

@@ -1,0 +1,64 @@
+"""Ask a terminal whom it holds: before a batch of pushes, and after it. Many people in a search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from receiver.core.errors import (
+    LoginRefused,
+    TerminalBusy,
+    TerminalError,
+    TerminalTimeout,
+    TerminalUnreachable,
+)
+from receiver.core.models import Expected, Found
+from receiver.terminals.persons import TerminalClient
+
+LOOK_FIRST: Final = 3
+"""From so many pairs on that may be in step already, one search before is cheaper than pushes."""
+BUSY_SEARCHES: Final = 3
+"""How often a busy terminal is asked for what it holds before its word is taken."""
+DEAF: Final = (TerminalUnreachable, TerminalTimeout, LoginRefused)
+"""After these a terminal is not asked anything more."""
+
+
+async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found | None]:
+    """Return what it says of each of these numbers; of none where they are few, or it cannot say.
+
+    Raises what DEAF names.
+    """
+    if len(numbers) < LOOK_FIRST:
+        return {}
+    try:
+        found = await _find(client, numbers)
+    except DEAF:
+        raise
+    except TerminalError:
+        return {}
+    return {number: found.get(number) for number in numbers}
+
+
+async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping[str, Found]:
+    """Return those whom it holds of the numbers that were pushed; raises TerminalError.
+
+    Who should have a face and is said to have none is looked up in the face library too: a second
+    witness before a photo is called missing. How firmwares count faces is nowhere promised.
+    """
+    found = dict(await _find(client, list(dict.fromkeys(e.employee_no for e in expected))))
+    for one in expected:
+        there = found.get(one.employee_no)
+        if one.face and there is not None and there.faces == 0:
+            faces = int(await client.has_face(one.employee_no))
+            if not faces:  # nor will the next one that it says that it fetches
+                await client.prefer_upload()
+            found[one.employee_no] = replace(there, faces=faces)
+    return found
+
+
+async def _find(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:
+    for _ in range(BUSY_SEARCHES - 1):
+        try:
+            return await client.find(numbers)
+        except TerminalBusy:
+            continue
+    return await client.find(numbers)

@@ -1,0 +1,203 @@
+"""claim → sync → record, for as long as the process lives.
+
+Wakes when it is told to (a webhook, the end of a terminal's rest) and asks by itself every
+`poll_s` seconds, so that a lost webhook costs time and never an edit. Serves as many terminals side
+by side as the gate has lanes, each for one batch, so that a long backlog on one does not starve
+another. A terminal that fails is left, and rests; its pairs stay wanted in the ledger.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+
+from receiver.core.errors import (
+    LeaseLost,
+    Stopping,
+    SupabaseError,
+    TerminalReplaced,
+    TerminalUnusable,
+)
+from receiver.core.logs import get_logger
+from receiver.core.models import Claim, Rest
+from receiver.core.settings import Settings
+from receiver.supabase.company import Directory
+from receiver.supabase.ledger import Ledger
+from receiver.sync.gate import Gate
+from receiver.sync.push import Pushes
+from receiver.sync.visit import Visit, Visits
+
+BATCH = 30
+"""Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
+
+BREATH_S, MOST_BREATH_S = 0.02, 0.5
+"""Between an ask that found nothing due and the next, however many wakes come, and so much longer
+with each in a row: webhooks by the thousand must not become as many questions to Supabase."""
+
+SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""After failed claims in a row; a wake does not cut them short."""
+
+SUPABASE_REST_S = 10.0
+"""For a terminal whose employees cannot be read: its next visit would fail at once too."""
+
+MAKE_WAY_S = 0.5
+"""How long a terminal is left to the button that waits for it, which asks every 0.25 s."""
+
+VISIT_FAILED = Rest(
+    seconds=60.0, reason="The receiver failed at this terminal; see its log.", kind="receiver"
+)
+
+log = get_logger(__name__)
+
+
+class Worker:
+    """The one loop of a receiver; `run` until `stop`."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it works with
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        directory: Directory,
+        gate: Gate,
+        visits: Visits,
+        pushes: Pushes,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._directory = directory
+        self._gate = gate
+        self._visits = visits
+        self._pushes = pushes
+        self._awake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._free_lanes = asyncio.Semaphore(settings.device_lanes)
+        self._visiting: set[asyncio.Task[None]] = set()
+        self._failed_claims = 0
+        self.fault: str | None = "The database has not been asked yet."
+        """Why the worker cannot do its work; None when it can."""
+
+    def wake(self) -> None:
+        """Have the ledger asked soon; any number of wakes before that count as one."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Serve terminals until `stop` was called and the last call has ended."""
+        in_vain = 0
+        while not self._stopping.is_set():
+            self._awake.clear()
+            try:
+                in_vain = 0 if await self._serve_all_due() else in_vain + 1
+                self._note_supabase(None)
+            except SupabaseError as error:
+                self._note_supabase(error)
+                await self._pause_after_failure()
+                continue
+            except Exception:  # the loop must outlive a mistake of ours: edits wait behind it
+                self.fault = "The worker met an unexpected error; see the log."
+                log.exception("worker_failed")
+                await self._pause_after_failure()
+                continue
+            await asyncio.sleep(min(BREATH_S * in_vain, MOST_BREATH_S))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
+        await asyncio.gather(*self._visiting)
+
+    def stop(self) -> None:
+        """Begin no further call and lease no further terminal; `run` returns soon."""
+        self._stopping.set()
+        self._gate.close()
+        self._awake.set()
+
+    async def _serve_all_due(self) -> int:
+        """Begin a visit for each terminal that is due, and return how many there were."""
+        await self._visits.give_back_kept()
+        begun = 0
+        while not self._stopping.is_set():
+            await self._free_lanes.acquire()
+            try:
+                asked_at = time.monotonic()
+                claim = await self._claim()
+            except BaseException:
+                self._free_lanes.release()
+                raise
+            if claim is None:
+                self._free_lanes.release()
+                return begun
+            self._note_supabase(None)
+            begun += 1
+            visit = asyncio.create_task(self._visit(claim, asked_at))
+            self._visiting.add(visit)
+            visit.add_done_callback(self._visit_ended)
+        return begun
+
+    async def _claim(self) -> Claim | None:
+        if self._stopping.is_set():
+            return None
+        return await self._ledger.claim(lease_s=self._visits.lease_s, limit=BATCH)
+
+    def _visit_ended(self, visit: asyncio.Task[None]) -> None:
+        self._visiting.discard(visit)
+        self._free_lanes.release()
+
+    async def _visit(self, claim: Claim, asked_at: float) -> None:
+        """Serve one leased terminal and give it back."""
+        visit = self._visits.begin(claim, asked_at=asked_at)
+        try:
+            await self._serve(visit, claim)
+        except Stopping:
+            log.info("visit_stopped", terminal_id=str(claim.terminal_id))
+        except TerminalReplaced:
+            visit.failures = 0  # and everybody is due there, from now on
+        except LeaseLost as error:
+            log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
+        except SupabaseError as error:
+            self._note_supabase(error)
+            visit.rest = visit.rest or Rest(
+                seconds=SUPABASE_REST_S, reason=error.message, kind="supabase"
+            )
+        except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
+            log.exception("visit_failed", terminal_id=str(claim.terminal_id))
+            visit.failures += 1
+            visit.rest = visit.rest or VISIT_FAILED
+        await self._end(visit)
+
+    async def _serve(self, visit: Visit, claim: Claim) -> None:
+        try:
+            terminal, employees = await asyncio.gather(
+                self._directory.terminal(claim.terminal_id),
+                self._directory.employees([pair.employee_id for pair in claim.pairs]),
+            )
+        except TerminalUnusable as error:
+            self._pushes.blame(visit, error)
+        else:
+            await self._pushes.serve(visit, terminal, claim.pairs, employees)
+
+    async def _end(self, visit: Visit) -> None:
+        await self._visits.give_back(visit)
+        # It may have more due pairs: those over the batch, those edited meanwhile, or after its
+        # rest those that failed.
+        due_in_s = max(self._settings.device_delay_s, visit.rest.seconds if visit.rest else 0.0)
+        loop = asyncio.get_running_loop()
+        loop.call_later(due_in_s, self.wake)
+        if visit.again_s is not None:
+            loop.call_later(max(due_in_s, visit.again_s), self.wake)
+        if self._visits.is_waited_for(visit.terminal_id):
+            await asyncio.sleep(MAKE_WAY_S)
+
+    def _note_supabase(self, error: SupabaseError | None) -> None:
+        if error is None:
+            if self._failed_claims:
+                log.info("supabase_back")
+            self._failed_claims = 0
+            self.fault = None
+        else:
+            self._failed_claims += 1
+            self.fault = error.message
+            log.warning("supabase_failed", reason=error.message, in_a_row=self._failed_claims)
+
+    async def _pause_after_failure(self) -> None:
+        pauses = SUPABASE_PAUSES_S
+        pause_s = min(
+            pauses[min(max(self._failed_claims, 1), len(pauses)) - 1], self._settings.poll_s
+        )
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause_s)

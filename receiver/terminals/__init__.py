@@ -1,0 +1,1 @@
+"""One Hikvision terminal over ISAPI."""

@@ -1,0 +1,210 @@
+"""One call to a terminal in its turn, and what is known of the terminal that answers.
+
+Before the first call of a visit that is due for it, the terminal is asked which hardware and
+firmware it is; only a new one is asked what it takes. What it turns out to lack on the way is
+remembered too, so that each fallback is paid for once.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import httpx
+
+from receiver.core.errors import (
+    AnswerUnexplained,
+    LoginRefused,
+    TerminalBusy,
+    TerminalError,
+    TerminalFull,
+    TerminalTimeout,
+    TerminalUnreachable,
+)
+from receiver.core.models import Capabilities, Terminal
+from receiver.terminals.answers import PERSONS_FULL, Answer, parse
+from receiver.terminals.capabilities import declared, same_firmware
+from receiver.terminals.exchange import Body, Wire
+
+Turn = Callable[[float], AbstractAsyncContextManager[None]]
+"""Called with the most seconds that a call may take; entered, it is this terminal's turn."""
+
+Remember = Callable[[Capabilities], Awaitable[None]]
+"""Keeps what is known; raises TerminalReplaced where it shows that another terminal is there."""
+
+Called = Callable[[str, float], None]
+"""Told of each call what came of it (`ok` or an error's kind), and how many seconds it took."""
+
+USER_INFO: Final = "/ISAPI/AccessControl/UserInfo"
+USER_DETAIL: Final = "/ISAPI/AccessControl/UserInfoDetail"
+FACE_LIBRARY: Final = "/ISAPI/Intelligent/FDLib"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One of the calls by which firmwares let the same thing be done."""
+
+    method: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Return what it is remembered by when a terminal lacks it."""
+        short = self.path.removeprefix("/ISAPI/").removeprefix("AccessControl/")
+        short = short.removeprefix("Intelligent/")
+        return short if self.method != "POST" or "Modify" not in short else f"POST {short}"
+
+
+class Calls:
+    """Calls to one terminal; each waits for its turn and raises TerminalError."""
+
+    def __init__(  # noqa: PLR0913 - keyword-only but for the first three
+        self,
+        http: httpx.AsyncClient,
+        terminal: Terminal,
+        turn: Turn,
+        *,
+        timeout_s: float,
+        face_timeout_s: float,
+        known: Capabilities | None,
+        look: bool,
+        after_trouble: bool,
+        remember: Remember,
+        called: Called,
+    ) -> None:
+        self._wire = Wire(http, terminal)
+        self._name = f"terminal {terminal.host}"
+        self._turn = turn
+        self._timeout_s = timeout_s
+        self._face_timeout_s = face_timeout_s
+        self._look_due = look or known is None
+        self._met = known is not None
+        self._after_trouble = after_trouble
+        self._remember = remember
+        self._called = called
+        self.known = known or Capabilities()
+        self.calls_answered = 0
+        """How often the terminal has let us in and answered; 0 means that nothing was learnt."""
+
+    async def look(self) -> None:
+        """Ask which hardware and firmware it is if that is due, and a new one what it takes.
+
+        A terminal that does not tell is as it was, or as any; only one that cannot be reached or
+        refuses the login raises.
+        """
+        if not self._look_due:
+            return
+        device = await self._asked("/ISAPI/System/deviceInfo")
+        known = self.known
+        if not self._met or not same_firmware(known, device or {}):
+            unable = (TerminalTimeout, TerminalUnreachable)  # it was here a moment ago
+            persons = await self._asked(f"{USER_INFO}/capabilities", unable)
+            faces = await self._asked(f"{FACE_LIBRARY}/capabilities", unable)
+            known = declared(device or {}, persons or {}, faces or {})
+            if persons is None or faces is None:
+                known = replace(known, firmware="")  # so that the next look asks for them again
+        elif self._after_trouble and device and device.get("serialNumber"):
+            # While it started it may have lacked what it has: each of them is found out again.
+            known = replace(known, lacks=())
+        self._look_due, self._met = False, True
+        await self._learn(known)
+
+    async def device_info(self) -> Mapping[str, Any]:
+        """Return model, serialNumber, firmwareVersion; the cheapest call that needs the login."""
+        answer = await self._send(Way(method="GET", path="/ISAPI/System/deviceInfo"), None)
+        if not answer.fields.get("serialNumber"):
+            raise self._error(answer)
+        return answer.fields
+
+    async def _asked(
+        self, path: str, unable: tuple[type[TerminalError], ...] = ()
+    ) -> Mapping[str, Any] | None:
+        """Return what it answers; None where it may answer more another time."""
+        try:
+            answer = await self._send(Way(method="GET", path=path), None)
+        except TerminalError as error:
+            if isinstance(error, (AnswerUnexplained, *unable)):
+                return None
+            raise
+        refused = self._error(answer)
+        if isinstance(refused, LoginRefused):  # also one that is not a 401
+            raise refused
+        return None if isinstance(refused, TerminalBusy) else answer.fields
+
+    async def _learn(self, known: Capabilities) -> None:
+        self.known = known
+        await self._remember(known)
+
+    def _lacks(self, way: Way) -> bool:
+        return way.name in self.known.lacks
+
+    async def _note_lack(self, way: Way, answer: Answer | None = None) -> None:
+        """Remember that a way is not there, where the answer to it leaves no doubt."""
+        if not self._lacks(way) and (answer is None or answer.lacked):
+            await self._learn(replace(self.known, lacks=(*self.known.lacks, way.name)))
+
+    async def _by_first(
+        self,
+        ways: Sequence[Way],
+        body: Mapping[str, Any],
+        *,
+        params: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Call in the first of these ways that the firmware has; remember those it has not."""
+        left = [way for way in ways if not self._lacks(way)] or list(ways)
+        for way in left:
+            answer = await self._call(way, body, params=params)
+            if not answer.unsupported:
+                break
+            await self._note_lack(way, answer)
+        return answer
+
+    async def _call(
+        self,
+        way: Way,
+        body: Body,
+        *,
+        timeout_s: float | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Answer:
+        await self.look()
+        return await self._send(way, body, timeout_s=timeout_s, params=params)
+
+    async def _send(
+        self,
+        way: Way,
+        body: Body,
+        *,
+        timeout_s: float | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Answer:
+        timeout_s = timeout_s or self._timeout_s
+        began_at = time.monotonic()
+        try:
+            async with self._turn(timeout_s):
+                began_at = time.monotonic()
+                status, answered = await self._wire.exchange(
+                    way.method,
+                    way.path,
+                    body,
+                    params={"format": "json", **(params or {})},
+                    timeout_s=timeout_s,
+                )
+            answer = parse(status, answered)
+        except TerminalError as error:
+            self._called(error.kind, time.monotonic() - began_at)
+            raise error.named(self._name) from error.__cause__
+        self._called(answer.kind, time.monotonic() - began_at)
+        self.calls_answered += 1
+        return answer
+
+    def _error(self, answer: Answer) -> TerminalError:
+        if answer.says(PERSONS_FULL) and self.known.most_persons:
+            name = f"{self._name[0].upper()}{self._name[1:]}"
+            return TerminalFull(f"{name} is full ({self.known.most_persons:,} persons).")
+        return answer.error(self._name)
+
+    def _require_ok(self, answer: Answer) -> None:
+        if not answer.ok:
+            raise self._error(answer)

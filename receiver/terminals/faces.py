@@ -1,0 +1,197 @@
+"""A person's face on one terminal: by URL where the terminal fetches it, by upload where not.
+
+Two ways for a photo to get there, two ways for a face to replace another, three pairs of names for
+the parts of an upload: which a firmware takes is found out once and remembered.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from receiver.core.errors import (
+    AnswerUnexplained,
+    DataRefused,
+    NotSupported,
+    PhotoNotFetched,
+    PhotoUnusable,
+    TerminalBusy,
+    TerminalError,
+    TerminalTimeout,
+)
+from receiver.terminals.answers import FACE_ABSENT, FACE_EXISTS, Answer
+from receiver.terminals.calls import FACE_LIBRARY, Calls, Way
+from receiver.terminals.exchange import Body, Part
+
+Photo = Callable[[str], Awaitable[bytes]]
+"""Fetches the photo at a URL as a JPEG that terminals take; raises TerminalError."""
+
+SET_UP: Final = Way(method="PUT", path=f"{FACE_LIBRARY}/FDSetUp")
+RECORD: Final = Way(method="POST", path=f"{FACE_LIBRARY}/FaceDataRecord")
+MODIFY: Final = Way(method="PUT", path=f"{FACE_LIBRARY}/FDModify")
+DELETE: Final = (
+    Way(method="PUT", path=f"{FACE_LIBRARY}/FDSearch/Delete"),
+    Way(method="PUT", path=f"{FACE_LIBRARY}/FDDelete"),  # CH
+)
+SEARCH: Final = Way(method="POST", path=f"{FACE_LIBRARY}/FDSearch")
+LIBRARY: Final = {"FDID": "1", "faceLibType": "blackFD"}
+
+UPLOAD_PARTS: Final = (
+    ("FaceDataRecord", "img"),  # SK on FDSetUp, FG on FaceDataRecord
+    ("FaceDataRecord", "FaceImage"),  # G1; CH on FDSetUp
+    ("faceURL", "img"),  # G2
+)
+
+BY_OTHER_FORM: Final = (AnswerUnexplained, DataRefused, NotSupported, PhotoNotFetched)
+"""Refusals of a photo's URL that may not be of the photo itself: too large a file, one that lies
+on its side, or nothing that this terminal can fetch. An upload is made fit."""
+NO_WAY_THERE: Final = frozenset({"networkError"})
+"""Transient of anything else; of a photo's URL, that the terminal gets to no such host."""
+BY_OTHER_NAMES: Final = (AnswerUnexplained, NotSupported, PhotoNotFetched)
+
+
+class Faces(Calls):
+    """The calls about faces."""
+
+    photo: Photo
+
+    async def put_face(self, employee_no: str, photo_url: str) -> None:
+        """Make the terminal hold this photo as the person's only face."""
+        await self.look()
+        by_url = len(photo_url.encode()) <= self.known.photo_url_bytes
+        if self.known.photos == "upload" or not by_url:
+            try:
+                picture = await self.photo(photo_url)
+            except (PhotoNotFetched, PhotoUnusable):
+                # It may lie where the terminal may fetch it and the receiver may not.
+                if by_url and (await self._by_url(employee_no, photo_url)).ok:
+                    return
+                raise
+            try:
+                await self._upload(employee_no, picture)
+            except BY_OTHER_NAMES:  # not any more, or not yet
+                if not by_url or not (await self._by_url(employee_no, photo_url)).ok:
+                    raise
+                await self._learn(replace(self.known, photos="url"))
+            return
+        try:
+            answer = await self._by_url(employee_no, photo_url)
+        except TerminalTimeout:  # perhaps it waits for a host that it cannot reach
+            await self.prefer_upload()
+            raise
+        if answer.ok:
+            if self.known.photos != "url":
+                await self._learn(replace(self.known, photos="url"))
+            return
+        refused = self._error(answer)
+        if not (isinstance(refused, BY_OTHER_FORM) or answer.says(NO_WAY_THERE)):
+            raise refused
+        await self._upload_instead(employee_no, photo_url, refused)
+
+    async def prefer_upload(self) -> None:
+        """Send photos from now on: one that the terminal was to fetch did not get there."""
+        if self.known.photos != "upload":
+            await self._learn(replace(self.known, photos="upload"))
+
+    async def remove_face(self, employee_no: str) -> None:
+        """Make the terminal hold no face of this person, if it holds one."""
+        if not employee_no:
+            raise ValueError("remove_face needs a number")
+        body = {"FPID": [{"value": employee_no}]}
+        answer = await self._by_first(DELETE, body, params=LIBRARY)
+        if not answer.says(FACE_ABSENT):
+            self._require_ok(answer)
+
+    async def has_face(self, employee_no: str) -> bool:
+        """Tell whether the face library itself holds a face of this person, if it can be asked.
+
+        Raises TerminalBusy where it can, and not now.
+        """
+        search = {"searchResultPosition": 0, "maxResults": 1, **_record(employee_no)}
+        answer = await self._call(SEARCH, search)
+        if not answer.ok and isinstance(busy := self._error(answer), TerminalBusy):
+            raise busy
+        matches = answer.fields.get("numOfMatches") or answer.fields.get("totalMatches")
+        return answer.ok and str(matches or 0) != "0"
+
+    async def _upload_instead(
+        self, employee_no: str, photo_url: str, refused: TerminalError
+    ) -> None:
+        """Upload a photo whose URL was refused; where that cannot be, the first refusal stands."""
+        fetching = isinstance(refused, PhotoNotFetched)
+        try:
+            picture = await self.photo(photo_url)
+        except TerminalError as error:
+            raise (error if fetching else refused) from error
+        try:
+            await self._upload(employee_no, picture)
+        except NotSupported:
+            raise refused from None
+        if fetching or isinstance(refused, NotSupported):
+            await self.prefer_upload()
+
+    async def _by_url(self, employee_no: str, photo_url: str) -> Answer:
+        # Flat: wrapped in FaceDataRecord it is rejected (DS-K1T321MFWX).
+        return await self._set(employee_no, {"faceURL": photo_url, **_record(employee_no)})
+
+    async def _upload(self, employee_no: str, picture: bytes) -> None:
+        """Send the picture under the names that the terminal takes; raise NotSupported if none.
+
+        Where an upload has worked, what is said of the names that worked is what went wrong.
+        """
+        first: TerminalError | None = None
+        record = json.dumps(_record(employee_no)).encode()
+        order = sorted(range(len(UPLOAD_PARTS)), key=lambda names: names != self.known.parts)
+        for names in order:
+            form, image = UPLOAD_PARTS[names]
+            answer = await self._set(
+                employee_no,
+                [
+                    Part(name=form, content=record, media_type="application/json"),
+                    Part(
+                        name=image,
+                        content=picture,
+                        media_type="image/jpeg",
+                        file=f"{employee_no}.jpg",
+                    ),
+                ],
+            )
+            if answer.ok:
+                if names != self.known.parts:
+                    await self._learn(replace(self.known, parts=names))
+                return
+            refused = self._error(answer)
+            if not isinstance(refused, BY_OTHER_NAMES):
+                raise refused
+            first = first or refused
+        if first and self.known.photos == "upload" and not isinstance(first, NotSupported):
+            raise first
+        raise NotSupported(f"{refused.message} It takes no upload of photos either.")
+
+    async def _set(self, employee_no: str, body: Body) -> Answer:
+        """Add the face, or put it in the place of the one there is.
+
+        FDSetUp does both. Where the firmware has none (FG: 404), FaceDataRecord only adds and
+        FDModify only replaces; where it has neither of these two, the old face goes first.
+        """
+        first = RECORD if self._lacks(SET_UP) else SET_UP
+        answer = await self._face_call(first, body)
+        if first is SET_UP and answer.unsupported:
+            await self._note_lack(SET_UP, answer)
+            answer = await self._face_call(RECORD, body)
+        if not answer.says(FACE_EXISTS):
+            return answer
+        if not self._lacks(MODIFY):
+            answer = await self._face_call(MODIFY, body)
+            if not answer.unsupported:
+                return answer
+            await self._note_lack(MODIFY, answer)
+        await self.remove_face(employee_no)
+        return await self._face_call(RECORD, body)
+
+    async def _face_call(self, way: Way, body: Body) -> Answer:
+        return await self._call(way, body, timeout_s=self._face_timeout_s)
+
+
+def _record(employee_no: str) -> Mapping[str, Any]:
+    return {"faceLibType": "blackFD", "FDID": "1", "FPID": employee_no}

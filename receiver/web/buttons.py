@@ -1,0 +1,116 @@
+"""The React app's buttons, and what watches their runs; what a run does is in `runs`."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from receiver.core.errors import BodyNotJson, OptionsInvalid, RunUnknown
+from receiver.on_demand.feed import Json
+from receiver.on_demand.run import OnFatal, Run
+from receiver.web.access import pressed, services, signed_in
+from receiver.web.events import parse_uuid
+from receiver.web.request import read_body
+
+NDJSON: Final = "application/x-ndjson"
+RUN_ID: Final = "X-Run-Id"
+"""The header that names the run: who is cut off before the first line can still ask for it."""
+
+
+@pressed
+async def sync_employee(request: Request) -> Response:
+    """Push one employee to all active terminals."""
+    return await _one_employee(request, photo_only=False)
+
+
+@pressed
+async def sync_photo(request: Request) -> Response:
+    """Push one employee's photo to all active terminals."""
+    return await _one_employee(request, photo_only=True)
+
+
+@pressed
+async def sync_all(request: Request) -> Response:
+    """Push all active employees to all active terminals."""
+    on_fatal = _on_fatal(await _options(request))
+    return await _answer(request, await services(request).runs.start_all(on_fatal))
+
+
+@signed_in
+async def one_run(request: Request) -> Response:
+    """Tell how far a run is and its result once it has ended; DELETE has it end early."""
+    run = services(request).runs.get(request.path_params["run_id"])
+    if run is None:
+        raise RunUnknown
+    if request.method == "DELETE":
+        services(request).runs.stop(run)
+        return JSONResponse(run.progress(), HTTPStatus.ACCEPTED)
+    return JSONResponse(run.progress())
+
+
+async def _one_employee(request: Request, *, photo_only: bool) -> Response:
+    options = await _options(request)
+    employee_id = parse_uuid(options.get("angajat_id"))
+    if employee_id is None:
+        raise OptionsInvalid("angajat_id is missing, or is not a UUID.")
+    run = await services(request).runs.start_one(
+        employee_id, _on_fatal(options), photo_only=photo_only
+    )
+    return await _answer(request, run)
+
+
+async def _options(request: Request) -> Mapping[str, Any]:
+    body = await read_body(request.receive, request.app.state.large_bodies)
+    try:
+        options = json.loads(body.decode()) if body.strip() else {}
+    except (ValueError, RecursionError):
+        raise BodyNotJson from None
+    if not isinstance(options, Mapping):
+        raise OptionsInvalid("The body is not a JSON object.")
+    return options
+
+
+def _on_fatal(options: Mapping[str, Any]) -> OnFatal:
+    match options.get("on_fatal", "stop"):
+        case "stop":
+            return "stop"
+        case "continue":
+            return "continue"
+    raise OptionsInvalid('on_fatal must be "stop" or "continue".')
+
+
+async def _answer(request: Request, run: Run) -> Response:
+    """Stream the run to who asked for a stream, and to others its whole result at its end."""
+    if wants_lines(request):
+        return lines(run.watch(), {RUN_ID: run.id})
+    await run.ended()
+    return JSONResponse(run.as_json(), headers={RUN_ID: run.id})
+
+
+def wants_lines(request: Request) -> bool:
+    """Tell whether the caller asked for a stream, one JSON object a line."""
+    return NDJSON in request.headers.get("accept", "")
+
+
+def lines(feed: AsyncIterator[Json], headers: Mapping[str, str]) -> Response:
+    """Stream what comes, one JSON object a line."""
+
+    async def encoded() -> AsyncIterator[bytes]:
+        async for line in feed:
+            yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    # nginx would hold lines back until its buffer is full
+    unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(encoded(), media_type=NDJSON, headers={**unbuffered, **headers})
+
+
+ROUTES = [
+    Route("/api/hikvision/sync-angajat-all-devices", sync_employee, methods=["POST"]),
+    Route("/api/hikvision/sync-all-to-all-devices", sync_all, methods=["POST"]),
+    Route("/api/hikvision/sync-angajat-photo-only", sync_photo, methods=["POST"]),
+    Route("/api/hikvision/runs/{run_id}", one_run, methods=["GET", "DELETE"]),
+]

@@ -1,0 +1,65 @@
+"""A verified webhook's body as an event: pure. The payload is a nudge, never the data.
+
+Supabase's shape: {"type", "table", "schema", "record", "old_record"}; unknown keys are ignored and
+a full row is accepted, of which only ids are looked at.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from receiver.core.errors import BodyNotJson, EventNotOurs
+
+EMPLOYEE_KEY = {"angajati": "id", "angajati_biometrie": "angajat_id"}
+"""Our tables, and where in a row of each stands the employee's id."""
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TYPES = ("INSERT", "UPDATE", "DELETE")
+
+
+def _refuse_constant(_name: str) -> None:
+    raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One edit of HR's."""
+
+    type: str
+    table: str
+    employee_id: UUID | None
+    """None for biometric data that belongs to nobody yet."""
+
+
+def parse_event(body: bytes) -> Event:
+    """Return the event of a webhook's body; raise BodyNotJson or EventNotOurs."""
+    try:
+        found = _DECODER.decode(body.decode())
+    except (ValueError, RecursionError):  # RecursionError: a megabyte of "["
+        raise BodyNotJson from None
+    if not isinstance(found, Mapping):
+        raise EventNotOurs("The body is not a JSON object.")
+    kind, table = found.get("type"), found.get("table")
+    if kind not in TYPES:
+        raise EventNotOurs("The event's type is not INSERT, UPDATE or DELETE.")
+    if found.get("schema") != "public" or not isinstance(table, str) or table not in EMPLOYEE_KEY:
+        raise EventNotOurs
+    row = found.get("old_record" if kind == "DELETE" else "record")
+    if not isinstance(row, Mapping):
+        raise EventNotOurs("The event carries no row.")
+    key = EMPLOYEE_KEY[table]
+    if row.get(key) is None and table == "angajati_biometrie":
+        return Event(type=kind, table=table, employee_id=None)
+    employee_id = parse_uuid(row.get(key))
+    if employee_id is None:
+        raise EventNotOurs(f"The row's {key} is not a UUID.")
+    return Event(type=kind, table=table, employee_id=employee_id)
+
+
+def parse_uuid(value: object) -> UUID | None:
+    """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
+    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None

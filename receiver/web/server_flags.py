@@ -1,0 +1,18 @@
+"""How the app is served: the flags of the Procfile, for `receiver serve` and the sandbox."""
+
+APP = "receiver.app:create_app"
+
+FLAGS = (
+    "--factory",
+    "--no-access-log",  # the app logs its own events; a query may hold what no log should
+    "--no-server-header",
+    "--no-proxy-headers",  # nothing here asks who the client is
+    "--http",
+    "receiver.web.http_protocol:ImpatientHttp",  # a request's head has a limit in time and size
+    "--ws",
+    "none",  # there is none; a request for one would leave the protocol above, and its limits
+    "--limit-concurrency",
+    "1000",
+    "--timeout-graceful-shutdown",  # for open requests; the call in flight ends after them
+    "20",
+)
