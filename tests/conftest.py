@@ -88,7 +88,9 @@ def each_migrated_database(each_database: Database) -> Database:
     return each_database
 
 
-OF_THE_TWIN_ITSELF = {"test_simulated_terminal", "test_terminal_profiles", "test_portraits"}
+OF_THE_TWIN_ITSELF = {
+    f"tests.sandbox.test_{name}" for name in ("simulated", "profiles", "portraits")
+}
 """Here terminals are ill-treated on purpose, to see that they notice."""
 
 
@@ -98,7 +100,7 @@ def every_terminal_is_treated_well(
 ) -> Iterator[None]:
     """Hold every test of the receiver to it: no call during another or in the pause after one, no
     field that terminals do not know, no deletion but of exactly one person."""
-    if request.module.__name__.rpartition(".")[2] in OF_THE_TWIN_ITSELF:
+    if request.module.__name__ in OF_THE_TWIN_ITSELF:
         yield
         return
     built: list[SimulatedTerminal] = []

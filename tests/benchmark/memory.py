@@ -1,4 +1,4 @@
-"""What the receiver has resident, at rest and at most under each storm of `tests.test_storms`."""
+"""What the receiver has resident, at rest and at most under each storm of `tests.whole.test_storms`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,8 +7,8 @@ from typing import Final
 
 from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.world import World, open_world
-from tests import test_storms as storms
 from tests.benchmark.table import Row
+from tests.whole import test_storms as storms
 
 NAME = "memory"
 Storm = Callable[[World], Awaitable[None]]

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from tests.faults import signed
+from tests.support.faults import signed
 
 WARM_UP = 500
 ACCEPTED = b"HTTP/1.1 202 "

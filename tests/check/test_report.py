@@ -1,0 +1,409 @@
+"""`receiver check` and `receiver secret` as an operator runs them: processes of their own.
+
+The world around them is real; each fault is made in it and has to be named.
+"""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from receiver.core.signatures import parse_secret
+from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.loopback import LoopbackServer
+from receiver.sandbox.terminal.simulated import Profile
+from receiver.sandbox.world import PASSWORD, Site, World, open_world
+
+ROOT = Path(__file__).parents[2]
+PROFILES = {"poarta": Profile(name="modern"), "depozit": Profile(name="xml", answers="xml")}
+WRONG = "Parola-gresita-99"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def faults(self) -> list[str]:
+        return [line for line in self.lines if line.startswith("✗")]
+
+    @property
+    def well(self) -> list[str]:
+        return [line for line in self.lines if line.startswith("✓")]
+
+
+async def command(*arguments: str, environment: Mapping[str, str] | None = None) -> Said:
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "VIRTUAL_ENV")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "receiver",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={**kept, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Said(code=process.returncode, out=out.decode(), err=err.decode())
+
+
+async def check(world: World, **changes: str | None) -> Said:
+    """Run `receiver check`; whatever is wrong, it says no secret and no traceback."""
+    environment = {**world.environment, **changes}
+    said = await command(
+        "check", environment={k: v for k, v in environment.items() if v is not None}
+    )
+    assert_tells_no_secret(world, said, [v for v in changes.values() if v])
+    return said
+
+
+def assert_tells_no_secret(world: World, said: Said, values: list[str]) -> None:
+    supabase = world.supabase
+    secrets = [
+        supabase.secret_key,
+        supabase.service_role_key,
+        supabase.anon_key,
+        supabase.jwt_secret,
+        world.environment["WEBHOOK_SECRET"],
+        PASSWORD,
+        WRONG,
+        *(value for value in values if len(value) > 12 and "://" not in value),
+    ]
+    for secret in secrets:
+        assert secret not in said.out + said.err
+    assert "whsec_" not in said.out.replace("whsec_ and", "").replace("whsec_…", "")
+    assert "Traceback" not in said.out + said.err
+    assert said.err == ""
+
+
+@pytest.fixture
+async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
+    async with a_world(embedded_postgres) as world:
+        yield world
+
+
+@asynccontextmanager
+async def a_world(server: PostgresServer, pause_s: float = 0.0) -> AsyncIterator[World]:
+    ready = Starlette(routes=[Route("/readyz", says_ready)])
+    async with (
+        open_world(PROFILES, pause_s=pause_s, poll_s=1.0, postgres=server) as world,
+        LoopbackServer(ready, port=world.receiver.port),
+    ):
+        yield world
+
+
+async def says_ready(_: Request) -> Response:
+    """Stand where the receiver would, whose worker would be at the terminals too."""
+    return JSONResponse({"status": "ready"})
+
+
+def change_row(world: World, site: Site, column: str, value: object) -> None:
+    statement = f"update dispozitive_pontaj set {column} = %s where id = %s"
+    world.execute(statement, value, site.id)
+
+
+def assert_only_fault(said: Said, *words: str) -> None:
+    assert said.code == 1
+    [fault] = said.faults
+    for word in words:
+        assert word in fault
+    assert said.lines[-1] == "1 to mend"
+
+
+# All well
+
+
+async def test_where_all_is_well_every_line_says_so_and_the_exit_code_is_0(world: World) -> None:
+    said = await check(world)
+    assert said.faults == []
+    assert said.lines == [*said.well, "all is well"]
+    assert said.code == 0
+    for part in ("environment", "pg_net", "pgcrypto", "webhook_url", "webhook_secret", "triggers"):
+        assert any(part in line for line in said.well), part
+    assert any("terminals: 2 active" in line for line in said.well)
+    devices = [line for line in said.well if line.startswith("✓ terminal ")]
+    assert len(devices) == 2
+    assert all("DS-K1T342MFWX-E1, firmware V4.39.0" in line for line in devices)
+
+
+async def test_a_legacy_key_is_as_good(world: World) -> None:
+    said = await check(world, SUPABASE_SERVICE_ROLE_KEY=world.supabase.service_role_key)
+    assert said.code == 0
+
+
+async def test_a_check_asks_each_terminal_one_question_and_leaves_people_and_leases_alone(
+    world: World,
+) -> None:
+    await check(world)
+    for site in world.sites:
+        calls = [c for c in site.terminal.sightings.calls if c.authenticated]
+        assert [(c.method, c.path) for c in calls] == [("GET", "/ISAPI/System/deviceInfo")]
+        assert not site.terminal.sightings.bodies
+        assert site.terminal.sightings.failed_logins == 0
+    leased = "select * from hikvision_sync.terminals where leased_by is not null"
+    assert world.execute(leased) == []
+    assert world.execute("select * from hikvision_sync.terminals where rests_until > now()") == []
+    edits = world.execute("select * from hikvision_sync.edits where employee_id is not null")
+    assert edits == []
+    assert world.execute("select * from hikvision_sync.pairs") == []
+
+
+async def test_any_of_several_webhook_secrets_may_be_the_vaults(world: World) -> None:
+    new = (await command("secret")).out.strip()
+    both = f"{new} {world.environment['WEBHOOK_SECRET']}"
+    assert (await check(world, WEBHOOK_SECRET=both)).code == 0
+
+
+# The environment
+
+
+@pytest.mark.parametrize("name", ["SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "WEBHOOK_SECRET"])
+async def test_a_variable_that_is_missing_is_named_and_nobody_is_asked(
+    world: World, name: str
+) -> None:
+    said = await check(world, **{name: None})
+    assert said.code == 1
+    assert said.lines[0] == "✗ environment"
+    assert f"  {name}: is missing" in said.lines
+    assert not world.supabase.requests
+
+
+async def test_every_variable_at_fault_is_named_at_once_and_none_with_its_value() -> None:
+    environment = {"WEBHOOK_SECRET": "whsec_AAAA", "POLL_SECONDS": "oft-und-gern"}
+    said = await command("check", environment=environment)
+    assert said.code == 1
+    for name in ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "WEBHOOK_SECRET", "POLL_SECONDS"):
+        assert f"  {name}: " in said.out
+    assert "AAAA" not in said.out + said.err
+    assert "oft-und-gern" not in said.out + said.err
+
+
+# Supabase and its database
+
+
+async def test_supabase_that_is_off_is_said_so_and_no_terminal_is_asked(world: World) -> None:
+    await world.supabase.switch_off()
+    said = await check(world)
+    assert_only_fault(said, "database", "cannot be reached", "SUPABASE_URL")
+    assert not any("terminal" in line for line in said.lines)
+
+
+@pytest.mark.parametrize("kind", ["secret", "legacy"])
+async def test_a_wrong_key_is_said_so(world: World, kind: str) -> None:
+    key = {
+        "secret": "sb_secret_0123456789abcdefghijklmn",
+        "legacy": world.supabase.service_role_key.rpartition(".")[0] + "." + "A" * 43,
+    }[kind]
+    said = await check(world, SUPABASE_SERVICE_ROLE_KEY=key)
+    assert_only_fault(said, "database", "SUPABASE_SERVICE_ROLE_KEY")
+
+
+@pytest.mark.parametrize("kind", ["anon_key", "publishable_key"])
+async def test_the_key_for_browsers_is_not_the_service_key(world: World, kind: str) -> None:
+    said = await check(world, SUPABASE_SERVICE_ROLE_KEY=getattr(world.supabase, kind))
+    assert_only_fault(said, "database", "SUPABASE_SERVICE_ROLE_KEY")
+
+
+async def test_migrations_that_are_missing_are_said_so(world: World) -> None:
+    world.execute((ROOT / "sql" / "uninstall.sql").read_text(encoding="utf-8"))
+    assert_only_fault(await check(world), "sql/")
+
+
+async def test_a_last_migration_that_is_missing_is_said_so(world: World) -> None:
+    world.execute("drop function public.hikvision_sync_check()")
+    assert_only_fault(await check(world), "sql/")
+
+
+@pytest.mark.parametrize("name", ["webhook_url", "webhook_secret"])
+async def test_a_vault_secret_that_is_missing_is_said_so(world: World, name: str) -> None:
+    world.execute("delete from vault.secrets where name = %s", f"hikvision_sync_{name}")
+    said = await check(world)
+    assert_only_fault(said, f"database: {name}", f"hikvision_sync_{name}", "missing")
+    assert any(line.startswith("✓ terminal ") for line in said.lines)
+
+
+def set_vault(world: World, name: str, value: str) -> None:
+    statement = "select vault.update_secret(id, %s) from vault.secrets where name = %s"
+    world.execute(statement, value, f"hikvision_sync_{name}")
+
+
+async def test_a_vault_secret_other_than_the_receivers_is_said_so(world: World) -> None:
+    set_vault(world, "webhook_secret", (await command("secret")).out.strip())
+    assert_only_fault(
+        await check(world), "database: webhook_secret", "WEBHOOK_SECRET", "hikvision_sync_webhook"
+    )
+
+
+@pytest.mark.parametrize("value", ["v1,whsec_AAAA", "parola", "whsec_A A", "whsec_AAAAA"])
+async def test_a_vault_secret_that_is_none_is_said_so(world: World, value: str) -> None:
+    set_vault(world, "webhook_secret", value)
+    assert_only_fault(await check(world), "database: webhook_secret")
+
+
+async def test_a_webhook_url_that_leads_elsewhere_is_said_so(world: World) -> None:
+    set_vault(world, "webhook_url", "https://receiver.example/webhooks/supabase/")
+    assert_only_fault(await check(world), "database: webhook_url", "/webhooks/supabase")
+
+
+@pytest.mark.parametrize(
+    ("table", "trigger"),
+    [
+        ("angajati", "hikvision_sync_inserted"),
+        ("angajati_biometrie", "hikvision_sync_updated"),
+        ("dispozitive_pontaj", "hikvision_sync_changed"),
+    ],
+)
+async def test_a_trigger_that_is_disabled_is_said_so(
+    world: World, table: str, trigger: str
+) -> None:
+    world.execute(f"alter table public.{table} disable trigger {trigger}")
+    assert_only_fault(await check(world), "database: triggers", "7 of 8", "sql/0002_triggers.sql")
+
+
+async def test_a_copy_of_our_tables_elsewhere_does_not_hide_a_disabled_trigger(
+    world: World,
+) -> None:
+    """Five of the name are not the five: a staging schema has its own."""
+    world.execute("create schema staging")
+    world.execute("create table staging.angajati (like public.angajati)")
+    world.execute(
+        "create function staging.nothing() returns trigger language plpgsql as"
+        " 'begin return null; end'"
+    )
+    world.execute(
+        "create trigger hikvision_sync_inserted after insert on staging.angajati"
+        " for each statement execute function staging.nothing()"
+    )
+    world.execute("alter table public.angajati disable trigger hikvision_sync_inserted")
+    assert_only_fault(await check(world), "database: triggers")
+
+
+async def test_a_company_without_an_active_terminal_is_said_so(world: World) -> None:
+    world.execute("update dispozitive_pontaj set status = 'inactiv'")
+    said = await check(world)
+    assert_only_fault(said, "database: terminals", "dispozitive_pontaj", "activ")
+    assert not any(site.terminal.sightings.calls for site in world.sites)
+
+
+# Terminals
+
+
+async def test_a_terminal_that_is_off_is_said_so_and_the_other_is_asked(world: World) -> None:
+    off, _ = world.sites
+    await off.terminal.switch_off()
+    said = await check(world)
+    assert_only_fault(said, "terminal 127.0.0.1", "cannot be reached")
+    assert len([line for line in said.well if "firmware" in line]) == 1
+
+
+async def test_a_terminal_that_is_silent_is_said_so(world: World) -> None:
+    silent, _ = world.sites
+    await silent.terminal.hang()
+    said = await check(world, DEVICE_TIMEOUT_SECONDS="0.5")
+    assert_only_fault(said, "terminal 127.0.0.1", "within 0.5 s")
+
+
+async def test_a_wrong_password_is_said_so_and_tried_once_however_often_one_checks(
+    world: World,
+) -> None:
+    wrong, other = world.sites
+    change_row(world, wrong, "password_encrypted", WRONG)
+    for _ in range(3):
+        said = await check(world)
+        assert_only_fault(said, "terminal 127.0.0.1", "user name or password")
+    assert wrong.terminal.sightings.failed_logins == 1
+    assert other.terminal.sightings.failed_logins == 0
+    change_row(world, wrong, "password_encrypted", PASSWORD)
+    assert (await check(world)).code == 0
+    assert wrong.terminal.sightings.failed_logins == 1
+
+
+async def test_a_terminal_that_is_off_is_never_called_well_by_a_second_check(
+    embedded_postgres: PostgresServer,
+) -> None:
+    """Right after the first check its pause is not over; nobody is working with it."""
+    async with a_world(embedded_postgres, pause_s=30.0) as world:
+        world.execute("update dispozitive_pontaj set status = 'inactiv' where nume = 'depozit'")
+        await world.sites[0].terminal.switch_off()
+        assert (await check(world)).code == 1
+        said = await check(world)
+        assert not any("a receiver is working with it now" in line for line in said.lines)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("ip_address", "10.0.0.9/x"),
+        ("ip_address", None),
+        ("port", 70000),
+        ("username", ""),
+        ("password_encrypted", None),
+    ],
+)
+async def test_a_row_that_cannot_be_worked_with_is_named_by_its_id_and_column(
+    world: World, column: str, value: object
+) -> None:
+    bad, _ = world.sites
+    change_row(world, bad, column, value)
+    assert_only_fault(await check(world), f"terminal {bad.id}", column)
+    assert not bad.terminal.sightings.calls
+
+
+async def test_several_faults_are_all_named(world: World) -> None:
+    off, bad = world.sites
+    await off.terminal.switch_off()
+    change_row(world, bad, "ip_address", "a b")
+    world.execute("delete from vault.secrets where name = 'hikvision_sync_webhook_url'")
+    world.execute("alter table public.angajati disable trigger hikvision_sync_updated")
+    said = await check(world)
+    assert said.code == 1
+    assert len(said.faults) == 4
+    assert said.lines[-1] == "4 to mend"
+
+
+# The other commands
+
+
+async def test_a_secret_is_one_that_the_receiver_takes_and_never_the_same_twice() -> None:
+    printed = await asyncio.gather(*(command("secret") for _ in range(3)))
+    for said in printed:
+        assert (said.code, said.err) == (0, "")
+        assert re.fullmatch(r"whsec_[A-Za-z0-9+/]+={0,2}\n", said.out)
+        assert len(parse_secret(said.out.strip())) == 32
+    assert len({said.out for said in printed}) == len(printed)
+
+
+@pytest.mark.parametrize("arguments", [(), ("chek",), ("--check",), ("check", "now")])
+async def test_no_command_or_an_unknown_one_is_answered_with_the_usage(
+    arguments: tuple[str, ...],
+) -> None:
+    said = await command(*arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith("usage: receiver")
+
+
+async def test_help_names_every_command() -> None:
+    said = await command("--help")
+    assert said.code == 0
+    for name in ("serve", "demo", "sandbox", "check", "secret"):
+        assert f"\n    {name} " in said.out

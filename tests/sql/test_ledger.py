@@ -1,0 +1,827 @@
+"""The ledger's functions, called as the receiver calls them, on both servers."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import psycopg.types.json
+import pytest
+from psycopg.rows import dict_row
+
+from receiver.sandbox.database.postgres import Database
+from tests.support.projects import Project, Row, wait_until_somebody_waits_for
+
+
+class Receiver:
+    """One receiver's session: a connection as service_role."""
+
+    def __init__(self, database: Database, name: str = "a") -> None:
+        self.name = name
+        self.connection = psycopg.connect(
+            database.superuser_dsn, autocommit=True, row_factory=dict_row
+        )
+        self.connection.execute("set role service_role")
+
+    def call(self, verb: str, *arguments: Any) -> list[Row]:
+        places = ", ".join(["%s"] * len(arguments))
+        statement = f"select * from public.hikvision_sync_{verb}({places})"
+        return self.connection.execute(statement.encode(), arguments).fetchall()
+
+    def claim(self, limit: int = 100, lease_s: float = 60) -> list[Row]:
+        return self.call("claim", self.name, lease_s, limit)
+
+    def record(self, row: Row, status: str = "success", retry_s: float | None = None) -> bool:
+        held = self.call(
+            "record",
+            row["terminal_id"],
+            row["fence"],
+            60,
+            row["employee_id"],
+            row["version"],
+            status,
+            "done",
+            "message",
+            "1000",
+            "fingerprint",
+            retry_s,
+        )
+        return bool(held[0]["held"])
+
+    def release(
+        self,
+        row: Row,
+        rest_s: float | None = None,
+        pause_s: float = 0,
+        *,
+        login_refused: bool = False,
+    ) -> bool:
+        held = self.call(
+            "release",
+            row["terminal_id"],
+            row["fence"],
+            pause_s,
+            1 if rest_s else 0,
+            rest_s,
+            "why",
+            login_refused,
+        )
+        return bool(held[0]["held"])
+
+
+@pytest.fixture
+def project(each_migrated_database: Database) -> Iterator[Project]:
+    with Project(each_migrated_database) as project:
+        yield project
+
+
+@pytest.fixture
+def a(project: Project) -> Iterator[Receiver]:
+    receiver = Receiver(project.database, "a")
+    yield receiver
+    receiver.connection.close()
+
+
+@pytest.fixture
+def b(project: Project) -> Iterator[Receiver]:
+    receiver = Receiver(project.database, "b")
+    yield receiver
+    receiver.connection.close()
+
+
+def install_terminals(project: Project, count: int) -> list[str]:
+    """Install terminals as if long ago: they are not to be filled any more."""
+    rows = project.run(
+        "insert into dispozitive_pontaj (ip_address, username, password_encrypted)"
+        " select '10.0.0.' || n, 'admin', 'x' from generate_series(1, %s) n returning id::text",
+        count,
+    )
+    project.run("delete from hikvision_sync.edits where employee_id is null")
+    return sorted(row["id"] for row in rows)
+
+
+def hire(project: Project, count: int = 1) -> list[str]:
+    rows = project.run(
+        "insert into angajati (nume) select 'n' || n from generate_series(1, %s) n"
+        " returning id::text",
+        count,
+    )
+    return [row["id"] for row in rows]
+
+
+@contextmanager
+def transaction_of_hr(project: Project) -> Iterator[Project]:
+    """A second HR session whose transaction stays open until the end of the block."""
+    with Project(project.database) as other, other.connection.transaction():
+        yield other
+
+
+def test_an_edit_is_wanted_on_every_active_terminal_and_on_no_other(
+    project: Project, a: Receiver
+) -> None:
+    active = install_terminals(project, 3)
+    project.run("update dispozitive_pontaj set status = 'inactiv' where id = %s", active.pop())
+    [employee] = hire(project)
+    claimed = [a.claim()[0] for _ in active]
+    assert sorted(str(row["terminal_id"]) for row in claimed) == active
+    assert {str(row["employee_id"]) for row in claimed} == {employee}
+    assert a.claim() == []
+
+
+def test_giving_a_terminal_back_may_be_repeated_until_another_has_it(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert a.release(row)
+    assert a.release(row, rest_s=600)  # its answer got lost; what it said first counts
+    assert b.claim()
+    assert not a.release(row)
+
+
+def test_two_receivers_claiming_at_once_get_different_terminals(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 2)
+    hire(project)
+    a.release(a.claim()[0])
+    with a.connection.transaction():  # a's claim is not committed when b claims
+        first = a.claim()
+        second = b.claim()
+    assert first[0]["terminal_id"] != second[0]["terminal_id"]
+    assert b.claim() == []
+
+
+def test_a_pair_edited_while_it_is_pushed_stays_wanted(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    project.run("update angajati set nume = 'altul' where id = %s", employee)
+    assert a.claim() == []  # spreads the edit, while the terminal is leased
+    assert a.record(row)
+    assert a.release(row)
+    [again] = a.claim()
+    assert again["version"] == row["version"] + 1
+    assert again["employee_no"] == "1000"
+    assert again["photo"] == "fingerprint"
+    assert a.record(again)
+    assert a.release(again)
+    assert a.claim() == []
+
+
+def test_many_edits_of_one_employee_are_one_push(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    for n in range(5):
+        project.run("update angajati set nume = %s where id = %s", f"n{n}", employee)
+    assert len(a.claim()) == 1
+
+
+def test_a_failed_pair_waits_and_an_edit_makes_it_due_at_once(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    a.record(row, "fatal", retry_s=3600)
+    a.release(row)
+    assert a.claim() == []
+    project.run("update angajati set nume = 'altul' where id = %s", employee)
+    [again] = a.claim()
+    assert again["attempts"] == 0
+
+
+def test_attempts_are_counted_and_failed_pairs_go_last(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project, 2)
+    rows = a.claim()
+    first, second = (r["employee_id"] for r in rows)
+    a.record(rows[0], "fatal", retry_s=0)
+    a.release(rows[0])
+    again = a.claim()
+    assert [r["employee_id"] for r in again] == [second, first]
+    assert [r["attempts"] for r in again] == [0, 1]
+
+
+def test_bad_data_is_done_until_hr_edits_it(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.record(row, "skipped")
+    a.release(row)
+    assert a.claim() == []
+    project.run("update angajati set status = 'activ', nume = 'bun'")
+    assert len(a.claim()) == 1
+
+
+def test_a_receiver_that_shows_an_old_fence_changes_nothing(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [old] = a.claim(lease_s=0)
+    [new] = b.claim()
+    assert new["fence"] > old["fence"]
+    assert not a.record(old)
+    assert not a.release(old)
+    assert not a.call("renew", old["terminal_id"], old["fence"], 60)[0]["held"]
+    assert b.record(new)
+    assert b.release(new)
+    assert not b.record(new)  # given back is given back
+
+
+def test_a_lease_that_ran_out_but_was_not_taken_is_still_the_holders(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim(lease_s=0)
+    assert a.call("renew", row["terminal_id"], row["fence"], 60)[0]["held"]
+    assert a.claim() == []
+
+
+def test_a_running_lease_is_nobody_elses(project: Project, a: Receiver, b: Receiver) -> None:
+    [terminal] = install_terminals(project, 1)
+    hire(project)
+    a.claim()
+    assert b.claim() == []
+    assert b.call("lease", "b", terminal, 60)[0]["state"] == "busy"
+
+
+def test_one_named_terminal_can_be_leased_unless_it_refused_the_login(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    [lease] = a.call("lease", "a", terminal, 60)
+    assert lease["state"] == "leased"
+    hire(project)
+    assert b.claim() == []
+    a.release({"terminal_id": terminal, "fence": lease["fence"]}, rest_s=60)
+    assert b.claim() == []
+    [again] = b.call("lease", "b", terminal, 60)
+    assert again["state"] == "leased"
+    b.release({**again, "terminal_id": terminal}, rest_s=60, login_refused=True)
+    [refused] = b.call("lease", "b", terminal, 60)
+    assert (refused["state"], refused["fence"], refused["rest_reason"]) == ("resting", None, "why")
+
+
+def test_the_pause_after_a_call_holds_for_the_next_receiver_too(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.release(row, pause_s=30)
+    assert b.claim() == []
+
+
+def test_a_terminal_that_rests_holds_back_only_itself(project: Project, a: Receiver) -> None:
+    install_terminals(project, 2)
+    hire(project)
+    resting, other = a.claim()[0], a.claim()[0]
+    a.release(resting, rest_s=600)
+    a.release(other)
+    [row] = a.claim()
+    assert row["terminal_id"] == other["terminal_id"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ip_address = '10.9.9.9'",
+        "port = 8080",
+        "username = 'root'",
+        "password_encrypted = 'y'",
+        "ip_address = null",
+    ],
+)
+def test_a_changed_row_ends_a_terminals_rest(project: Project, a: Receiver, change: str) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    a.release(row, rest_s=1860)
+    project.run("update dispozitive_pontaj set nume = 'alt nume'")
+    assert a.claim() == []
+    project.run(f"update dispozitive_pontaj set {change}")
+    [again] = a.claim()
+    assert again["failures"] == 0
+
+
+def test_a_row_changed_during_the_visit_that_failed_is_tried_again_at_once(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    project.run("update dispozitive_pontaj set password_encrypted = 'mended'")
+    a.release(row, rest_s=1860)
+    assert len(a.claim()) == 1
+
+
+def test_terminals_take_turns(project: Project, a: Receiver) -> None:
+    terminals = install_terminals(project, 3)
+    hire(project, 10)
+    seen = []
+    for _ in range(6):
+        rows = a.claim(limit=1)
+        seen.append(str(rows[0]["terminal_id"]))
+        a.release(rows[0])
+    assert sorted(seen[:3]) == terminals
+    assert seen[3:] == seen[:3]
+
+
+def test_an_open_transaction_of_hr_keeps_no_receiver_waiting(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    [employee] = hire(project)
+    [row] = a.claim()
+    a.connection.execute("set lock_timeout = '2s'")
+    with transaction_of_hr(project) as hr:
+        hr.run("update angajati set nume = 'inca nesalvat' where id = %s", employee)
+        assert a.record(row)
+        assert a.release(row)
+        assert a.claim() == []
+    assert len(a.claim()) == 1
+
+
+def test_edits_in_crossed_order_cannot_deadlock_hr(project: Project, a: Receiver) -> None:
+    """One HR session edits A's row of one table then B's; the other B's of the other then A's."""
+    install_terminals(project, 3)
+    first, second = hire(project, 2)
+    for employee in (first, second):
+        project.run("insert into angajati_biometrie (angajat_id) values (%s)", employee)
+    barrier = threading.Barrier(2, timeout=10)
+    failures: list[Exception] = []
+
+    def session(statement: str, order: list[str]) -> None:
+        try:
+            with Project(project.database) as hr, hr.connection.transaction():
+                hr.run("set local lock_timeout = '5s'")
+                hr.run(statement, order[0])
+                barrier.wait()
+                hr.run(statement, order[1])
+        except Exception as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [
+        threading.Thread(
+            target=session,
+            args=("update angajati set nume = 'x' where id = %s", [first, second]),
+        ),
+        threading.Thread(
+            target=session,
+            args=(
+                "update angajati_biometrie set foto_fata_url = 'x' where angajat_id = %s",
+                [second, first],
+            ),
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert len(a.claim()) == 2
+
+
+@pytest.mark.parametrize("verb", ["record", "intend"])
+@pytest.mark.parametrize("had_it", [0, 1])
+def test_who_gets_anothers_number_cannot_deadlock_with_edits_being_spread(
+    project: Project, a: Receiver, verb: str, had_it: int
+) -> None:
+    """Spreading locks the pairs of a terminal in the order of their employees; so must this."""
+    install_terminals(project, 1)
+    hire(project, 2)
+    rows = a.claim()
+    in_order = sorted(rows, key=lambda row: str(row["employee_id"]))
+    assert a.record(in_order[had_it])  # it has number 1000
+    other = in_order[1 - had_it]
+    asked = threading.Thread(target=lambda: done.append(change()), daemon=True)
+    done: list[object] = []
+
+    def change() -> object:
+        if verb == "record":
+            return a.record(other)
+        at = (other["terminal_id"], other["fence"], 60)
+        return a.call("intend", *at, other["employee_id"], "1000")[0]["held"]
+
+    lock = "select from hikvision_sync.pairs where employee_id = %s for update"
+    with transaction_of_hr(project) as spreading:
+        spreading.run(lock, in_order[0]["employee_id"])
+        asked.start()
+        wait_until_somebody_waits_for(spreading)
+        spreading.run(lock, in_order[1]["employee_id"])
+    asked.join(10)
+    assert done == [True]
+
+
+def test_receivers_spreading_edits_at_once_lose_none(project: Project) -> None:
+    terminals = install_terminals(project, 4)
+    employees = hire(project, 400)
+    receivers = [Receiver(project.database, str(n)) for n in range(4)]
+    found: list[list[Row]] = [[] for _ in receivers]
+
+    def work(place: int) -> None:
+        while rows := receivers[place].claim(limit=50):
+            for row in rows:
+                assert receivers[place].record(row)
+            found[place] += rows
+            receivers[place].release(rows[0])
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        project.run("update angajati set nume = %s where id = %s", f"u{n}", employees[n])
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    work(0)  # what was edited after the others had looked
+    pairs = {(str(r["terminal_id"]), str(r["employee_id"])) for rows in found for r in rows}
+    assert pairs == {(t, e) for t in terminals for e in employees}
+    left = project.run("select count(*) from hikvision_sync.pairs where wanted > done")
+    assert left[0]["count"] == 0
+    for receiver in receivers:
+        receiver.connection.close()
+
+
+def test_a_large_import_is_spread_in_bounded_steps(project: Project, a: Receiver) -> None:
+    install_terminals(project, 20)
+    hire(project, 2500)
+    a.claim(limit=1)
+    assert len(project.edits()) == 1500  # 20,000 pairs a call
+    a.claim(limit=1)
+    a.claim(limit=1)
+    assert project.edits() == []
+    pairs = project.run("select count(*) from hikvision_sync.pairs where wanted > done")
+    assert pairs[0]["count"] == 50_000
+
+
+def test_everybody_can_be_wanted_anew(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project, 3)
+    for row in (rows := a.claim()):
+        a.record(row)
+    a.release(rows[0])
+    assert a.claim() == []
+    assert a.call("want", rows[0]["employee_id"]) == [{"employees": 1}]
+    assert len(a.claim(lease_s=0)) == 1
+    assert a.call("want", None) == [{"employees": 3}]
+    assert len(serve_all(a)) == 3
+
+
+def test_a_terminal_that_is_leased_already_says_what_else_is_due_there(
+    project: Project, a: Receiver
+) -> None:
+    first, _ = install_terminals(project, 2)
+    [lease] = a.call("lease", "a", first, 60)
+    [employee] = hire(project)
+    [due] = a.call("due", first, lease["fence"], 10)
+    assert (str(due["employee_id"]), due["version"]) == (employee, 1)
+    assert a.record(due)
+    assert a.call("due", first, lease["fence"], 10) == []
+    assert a.call("due", first, lease["fence"] + 1, 10) == []
+
+
+def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    project.run("alter table angajati disable trigger hikvision_sync_inserted")
+    [employee] = hire(project)
+    [lease] = a.call("lease", "a", terminal, 60)
+    assert a.call("take", terminal, lease["fence"] + 1, employee) == []
+    [taken] = a.call("take", terminal, lease["fence"], employee)
+    a.release(taken)  # as by a receiver that was stopped in the middle
+    [claimed] = b.claim()
+    assert (str(claimed["employee_id"]), claimed["version"]) == (employee, taken["version"])
+    b.record(claimed)
+    b.release(claimed)
+    [lease] = a.call("lease", "a", terminal, 60)
+    [again] = a.call("take", terminal, lease["fence"], employee)
+    assert again["version"] == claimed["version"] + 1
+    a.record(again)
+    a.release(again)
+    assert b.claim() == []
+
+
+def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [employee, other] = hire(project, 2)
+    for row in (rows := a.claim()):
+        a.record(row)
+    a.release(rows[0])
+    project.run("update dispozitive_pontaj set status = 'eroare'")
+    project.run("update angajati set status = 'inactiv' where id = %s", employee)
+    project.run("delete from angajati where id = %s", other)
+    assert a.claim() == []
+    assert project.edits() == []
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    assert names(serve_all(a)) == {employee, other}
+
+
+def test_wanting_everybody_includes_those_whom_hr_has_deleted(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    [gone] = hire(project)
+    [row] = a.claim()
+    a.record(row)
+    a.release(row)
+    project.run("delete from angajati")
+    [row] = a.claim()
+    a.record(row)
+    a.release(row)
+    assert a.call("want", None) == [{"employees": 1}]
+    assert str(a.claim()[0]["employee_id"]) == gone
+
+
+def test_a_number_that_is_intended_is_known_and_is_nobody_elses(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project, 2)
+    first, second = a.claim()
+
+    def intend(row: Row, fence_off: int = 0) -> Row:
+        fence = row["fence"] + fence_off
+        [said] = a.call("intend", row["terminal_id"], fence, 60, row["employee_id"], "1000")
+        return said
+
+    for row in (first, second, second):  # its first answer got lost
+        assert intend(row) == {"held": True}
+    assert not intend(first, fence_off=1)["held"]
+    held = {
+        r["employee_id"]: (r["employee_no"], r["photo"])
+        for r in a.call("due", first["terminal_id"], first["fence"], 10)
+    }
+    assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "unknown")}
+
+
+def serve(receiver: Receiver) -> list[Row]:
+    """Claim what is due and record it all as done; return it."""
+    if rows := receiver.claim():
+        for row in rows:
+            if row["employee_id"]:
+                receiver.record(row)
+        receiver.release(rows[0])
+    return rows
+
+
+def serve_all(receiver: Receiver) -> list[Row]:
+    """Serve until nothing is due; leavers come by themselves, before the others."""
+    served: list[Row] = []
+    while names(rows := serve(receiver)):  # not of a terminal that is only to be looked at
+        served += rows
+    return served
+
+
+def names(rows: list[Row]) -> set[str]:
+    return {str(row["employee_id"]) for row in rows if row["employee_id"]}
+
+
+def meet(receiver: Receiver, row: Row, serial: str) -> Row:
+    device = psycopg.types.json.Jsonb({"serial": serial, "firmware": "V4.39.0"})
+    [met] = receiver.call("meet", row["terminal_id"], row["fence"], 60, device)
+    return met
+
+
+def enrol(project: Project, receiver: Receiver) -> str:
+    """Hire somebody, with a number, whom every terminal holds after this."""
+    [employee] = hire(project)
+    project.run("insert into angajati_biometrie (angajat_id) values (%s)", employee)
+    serve_all(receiver)
+    return employee
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [
+        "update angajati set status = 'inactiv' where id = %s",
+        "update angajati set status = null where id = %s",
+        "update angajati_biometrie set employee_no = null where angajat_id = %s",
+        "delete from angajati_biometrie where angajat_id = %s",
+        "delete from angajati where id = %s",
+    ],
+)
+def test_who_leaves_goes_before_an_import_and_keeps_no_terminal_longer(
+    project: Project, a: Receiver, departure: str
+) -> None:
+    terminals = install_terminals(project, 3)
+    leaver = enrol(project, a)
+    hire(project, 40)
+    first = a.claim(limit=30)  # the import has begun
+    a.release(first[0])
+    project.run(departure, leaver)
+    visits = [serve(a) for _ in range(4)]
+    assert [names(rows) for rows in visits[:3]] == [{leaver}] * 3
+    assert sorted(str(rows[0]["terminal_id"]) for rows in visits[:3]) == terminals
+    assert leaver not in names(visits[3])
+    assert len(visits[3]) == 40
+
+
+def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 3)
+    leaver = enrol(project, a)
+    hire(project, 10)
+    visited: list[object] = []
+    for _ in range(3):
+        [row, *_] = a.claim()
+        if visited:  # on all but the first the number went to somebody else
+            at = (row["terminal_id"], row["fence"], 60)
+            a.call("intend", *at, row["employee_id"], "1000")
+        visited.append(row["terminal_id"])
+        a.release(row)
+    holder, last = visited[0], visited[-1]
+    project.run("update angajati set status = 'inactiv' where id = %s", leaver)
+    rows = serve(a)
+    assert holder != last
+    assert (rows[0]["terminal_id"], names(rows)) == (holder, {leaver})
+    assert leaver in names(serve(a))  # on these there is nothing of theirs to end: in turn
+
+
+def test_a_leaver_who_cannot_be_ended_does_not_keep_the_others_waiting(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    leaver = enrol(project, a)
+    project.run("update angajati set status = 'inactiv' where id = %s", leaver)
+    staff = hire(project, 2)
+    [row] = a.claim()
+    a.record(row, "fatal", retry_s=30)
+    a.release(row)
+    assert names(serve(a)) == set(staff)
+    assert a.claim() == []
+
+
+def test_who_came_back_before_it_was_done_waits_in_turn(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    back = enrol(project, a)
+    hire(project, 3)
+    for status in ("concediu", "activ"):
+        project.run("update angajati set status = %s where id = %s", status, back)
+        rows = a.claim(limit=2)
+        a.release(rows[0])
+        assert (back in names(rows)) == (status == "concediu")
+
+
+def test_a_terminal_that_is_added_is_filled_with_every_active_employee(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    staff = hire(project, 5)
+    serve(a)
+    project.run("update angajati set status = 'inactiv' where id = %s", staff[0])
+    serve(a)
+    project.run("insert into dispozitive_pontaj (ip_address) values ('10.0.0.99')")
+    assert len(project.fills()) == 1
+    rows = serve(a)
+    assert names(rows) == set(staff[1:])
+    assert project.fills() == []
+    assert a.claim() == []
+
+
+@pytest.mark.parametrize("meanwhile", ["inactiv", "eroare"])
+def test_a_terminal_that_comes_back_is_filled_once_and_one_that_goes_is_not(
+    project: Project, a: Receiver, meanwhile: str
+) -> None:
+    install_terminals(project, 1)
+    staff = hire(project, 3)
+    serve(a)
+    project.run("update dispozitive_pontaj set status = %s", meanwhile)
+    project.run("update dispozitive_pontaj set password_encrypted = 'new'")
+    staff += hire(project)  # while nobody listens
+    assert project.fills() == []
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    project.run("update dispozitive_pontaj set status = 'activ'")
+    assert len(project.fills()) == 1
+    assert names(serve_all(a)) == set(staff)
+
+
+def test_a_terminal_that_is_added_switched_off_is_not_filled(project: Project) -> None:
+    project.run(
+        "insert into dispozitive_pontaj (ip_address, status) values ('10.0.0.1', 'inactiv')"
+    )
+    assert project.fills() == []
+
+
+def test_many_terminals_are_filled_in_bounded_steps(project: Project, a: Receiver) -> None:
+    hire(project, 5000)
+    project.run("delete from hikvision_sync.edits")
+    project.run(
+        "insert into dispozitive_pontaj (ip_address)"
+        " select '10.0.1.' || n from generate_series(1, 10) n"
+    )
+    spread = []
+    while project.fills():
+        a.claim(lease_s=0)
+        [row] = project.run("select count(*) as n from hikvision_sync.pairs")
+        spread.append(row["n"])
+    assert spread == [20000, 40000, 50000]
+
+
+def test_a_new_terminal_is_to_be_looked_at_and_is_known_after_that(
+    project: Project, a: Receiver
+) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert row["look"]
+    assert row["device"] is None
+    assert meet(a, row, "A1") == {"held": True, "replaced": False}
+    a.record(row)
+    a.release(row)
+    hire(project)
+    [row] = a.claim()
+    assert not row["look"]
+    assert row["device"] == {"serial": "A1", "firmware": "V4.39.0"}
+
+
+def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_its_row(
+    project: Project, a: Receiver
+) -> None:
+    [terminal] = install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    meet(a, row, "A1")
+    a.record(row)
+    a.release(row, rest_s=1e-6)
+    assert a.claim() == []  # nothing is due but a look, and that only with something else
+    [leased] = a.call("lease", "a", terminal, 60)
+    assert leased["look"]  # something went wrong
+    meet(a, {"terminal_id": terminal, **leased}, "A1")
+    a.release({"terminal_id": terminal, **leased})
+    assert a.claim() == []
+    [row] = a.call("claim", "a", 60, 20, 0)  # a look at every claim
+    assert row["look"]
+    assert row["employee_id"] is None
+    a.release(row)
+    project.run("update dispozitive_pontaj set ip_address = '10.9.9.9'")
+    [row] = a.claim()
+    assert row["look"]
+    assert row["employee_id"] is None
+
+
+def test_a_look_that_a_change_of_the_row_overtook_does_not_count(
+    project: Project, a: Receiver
+) -> None:
+    """Whoever was met may still have been the one at the old address."""
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    project.run("update dispozitive_pontaj set ip_address = '10.9.9.9'")
+    meet(a, row, "A1")
+    a.record(row)
+    a.release(row)
+    [row] = a.claim()
+    assert row["look"]
+    assert meet(a, row, "B2") == {"held": True, "replaced": True}
+
+
+def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a: Receiver) -> None:
+    [terminal, _] = install_terminals(project, 2)
+    staff = hire(project, 3)
+    rows = [a.claim(), a.claim()]
+    for met in rows:
+        meet(a, met[0], f"serial of {met[0]['terminal_id']}")
+    [first] = [met for met in rows if str(met[0]["terminal_id"]) == terminal]
+    for place, row in enumerate(row for met in rows for row in met):
+        a.call(
+            *("record", row["terminal_id"], row["fence"], 60, row["employee_id"], row["version"]),
+            *("success", "done", "message", str(1000 + place), "fingerprint", None),
+        )
+    project.run("update angajati set status = 'inactiv' where id = %s", staff[0])
+    assert names(a.call("due", terminal, first[0]["fence"], 100)) == {staff[0]}
+    assert meet(a, first[0], "B2") == {"held": True, "replaced": True}
+    assert meet(a, first[0], "B2") == {"held": True, "replaced": True}  # its answer got lost
+    due = a.call("due", terminal, first[0]["fence"], 100)
+    assert names(due) == set(staff)  # the leaver too: nobody knows who is on it
+    assert {row["photo"] for row in due} == {"unknown"}
+    assert None not in {row["employee_no"] for row in due}
+    other = rows[0] if rows[1] is first else rows[1]
+    assert names(a.call("due", other[0]["terminal_id"], other[0]["fence"], 9)) == {staff[0]}
+
+
+def test_a_serial_that_is_not_told_replaces_nothing(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    for device in ({}, {"serial": "A"}, {}, {"serial": None}):
+        [met] = a.call(
+            "meet", row["terminal_id"], row["fence"], 60, psycopg.types.json.Jsonb(device)
+        )
+        assert met == {"held": True, "replaced": False}
+
+
+def test_whoever_shows_an_old_fence_meets_nobody(project: Project, a: Receiver) -> None:
+    install_terminals(project, 1)
+    hire(project)
+    [row] = a.claim()
+    assert meet(a, {**row, "fence": row["fence"] - 1}, "A1") == {"held": False, "replaced": False}
+    [row] = project.run("select device from hikvision_sync.terminals")
+    assert row["device"] is None

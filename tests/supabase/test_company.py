@@ -1,0 +1,681 @@
+"""The company's tables as models, read through the supabase client from a real Postgres.
+
+respx stands in only for what a healthy Supabase never answers.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import httpx
+import postgrest._async.request_builder as postgrest_requests
+import pytest
+import respx
+
+from receiver.core.errors import (
+    SupabaseError,
+    SupabaseRefused,
+    SupabaseUnreachable,
+    TerminalUnusable,
+)
+from receiver.core.models import Employee, Terminal
+from receiver.sandbox.database.postgres import Database
+from receiver.sandbox.supabase.rest import EmbedAs
+from receiver.sandbox.supabase.server import SupabaseStandIn
+from receiver.supabase import rest as supabase_rest
+from receiver.supabase.company import IDS_PER_REQUEST, Directory
+from receiver.supabase.ledger import Ledger
+from tests.support.projects import Project
+
+BUCKET = "/storage/v1/object/public/pontaj-photos/"
+PERMITTED = {
+    "angajati": {"id", "nume", "prenume", "nume_complet", "status"},
+    "angajati_biometrie": {"id", "angajat_id", "employee_no", "foto_fata_url"},
+    "dispozitive_pontaj": {"id", "ip_address", "port", "username", "password_encrypted", "status"},
+}
+KEY = "sb_secret_0123456789abcdefghij"
+FAKE_URL = "https://abcdefgh.supabase.co"
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library waits 1, 2 and 4 s between its retries."""
+    monkeypatch.setattr(postgrest_requests, "get_retry_delay", lambda _attempt: 0)
+
+
+@asynccontextmanager
+async def directory_at(url: str, key: str) -> AsyncIterator[Directory]:
+    async with supabase_rest.http_client() as http:
+        yield Directory(await supabase_rest.connect(url, key, http), url)
+
+
+@pytest.fixture
+def project(database: Database) -> Iterator[Project]:
+    with Project(database) as project:
+        yield project
+
+
+@pytest.fixture
+async def supabase(database: Database) -> AsyncIterator[SupabaseStandIn]:
+    async with SupabaseStandIn(database) as supabase:
+        yield supabase
+
+
+@pytest.fixture
+async def directory(supabase: SupabaseStandIn) -> AsyncIterator[Directory]:
+    async with directory_at(supabase.url, supabase.secret_key) as directory:
+        yield directory
+
+
+def hire(project: Project, **columns: object) -> UUID:
+    """Insert an employee and, where one of its columns is given, a biometric row."""
+    biometrics = {k: columns.pop(k) for k in ("employee_no", "foto_fata_url") if k in columns}
+    columns = {"nume": "Popescu", "prenume": "Ion", **columns}
+    id_ = insert(project, "angajati", **columns)
+    if biometrics:
+        insert(project, "angajati_biometrie", angajat_id=id_, **biometrics)
+    return id_
+
+
+def install(project: Project, **columns: object) -> UUID:
+    row = {"ip_address": "10.0.0.9", "username": "admin", "password_encrypted": "x", **columns}
+    return insert(project, "dispozitive_pontaj", **row)
+
+
+def insert(project: Project, table: str, **columns: object) -> UUID:
+    names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    statement = f"insert into public.{table} ({names}) values ({places}) returning id"
+    [row] = project.run(statement, *columns.values())
+    return UUID(str(row["id"]))
+
+
+async def only(directory: Directory, id_: UUID) -> Employee:
+    [employee] = (await directory.employees([id_])).values()
+    assert employee.id == id_
+    return employee
+
+
+# Names and status
+
+
+@pytest.mark.parametrize(
+    ("nume", "prenume", "complet", "shown"),
+    [
+        ("Popescu", "Ion", None, "Popescu Ion"),
+        ("Popescu", "Ion", "Ion Altfel", "Popescu Ion"),
+        ("Popescu", None, "Ion Popescu", "Ion Popescu"),
+        (None, "Ion", "Ion Popescu", "Ion Popescu"),
+        ("Popescu", "   ", "Ion Popescu", "Ion Popescu"),
+        ("", "Ion", "Ion Popescu", "Ion Popescu"),
+        (None, None, "Ion Popescu", "Ion Popescu"),
+        ("Popescu", None, None, "Popescu"),
+        (None, "Ion", " ", "Ion"),
+        ("Ștefănescu-Brâncoveanu", "Ana-Mărioara", None, "Ștefănescu-Brâncoveanu Ana-Mărioara"),
+        ("Țuțea", "Îlă", None, "Țuțea Îlă"),
+        ("  Popescu  Vlad ", " Ion   Ana", None, "Popescu Vlad Ion Ana"),
+        ("Popescu\t", "Ion\r\nAna", None, "Popescu Ion Ana"),
+        ("Pop\x07escu", "Ion\u200b", None, "Pop escu Ion"),
+        ("\u00a0", "Ion", "Ion\u00a0Popescu", "Ion Popescu"),
+        (None, None, None, "1000"),
+        ("\t", " ", "\n", "1000"),
+    ],
+)
+async def test_a_name_is_shown_as_the_company_shows_it(  # noqa: PLR0913, PLR0917 - a table
+    project: Project,
+    directory: Directory,
+    nume: str | None,
+    prenume: str | None,
+    complet: str | None,
+    shown: str,
+) -> None:
+    id_ = hire(project, nume=nume, prenume=prenume, nume_complet=complet, employee_no=1000)
+    assert (await only(directory, id_)).name == shown
+
+
+async def test_only_activ_to_the_letter_is_active(project: Project, directory: Directory) -> None:
+    words = ["activ", "suspendat", "concediu", "inactiv", "Activ", "ACTIV", " activ", "", None]
+    ids = {hire(project, status=word): word for word in words}
+    found = await directory.employees(list(ids))
+    assert [ids[id_] for id_, employee in found.items() if employee.active] == ["activ"]
+
+
+async def test_an_id_that_is_gone_is_an_inactive_employee_without_a_number(
+    project: Project, directory: Directory
+) -> None:
+    there, gone = hire(project, employee_no=1000), uuid4()
+    found = await directory.employees([gone, there])
+    absent = found[gone]
+    assert (absent.id, absent.name, absent.active) == (gone, "", False)
+    assert (absent.employee_no, absent.photo_url) == (None, None)
+    assert found[there].active
+
+
+async def test_nobody_asked_for_is_nobody_and_no_request(
+    supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    assert await directory.employees([]) == {}
+    assert not supabase.requests
+
+
+# Number and photo
+
+
+@pytest.mark.parametrize("embed_as", ["object", "array", "auto"])
+async def test_number_and_photo_come_from_an_embedded_object_or_array(
+    project: Project, supabase: SupabaseStandIn, directory: Directory, embed_as: EmbedAs
+) -> None:
+    supabase.rest.embed_as = embed_as
+    id_ = hire(project, employee_no=1007, foto_fata_url="https://x/1.jpg")
+    employee = await only(directory, id_)
+    assert (employee.employee_no, employee.photo_url) == ("1007", "https://x/1.jpg")
+
+
+@pytest.mark.parametrize("embed_as", ["object", "array"])
+async def test_an_employee_without_a_biometric_row_has_no_number_and_no_photo(
+    project: Project, supabase: SupabaseStandIn, directory: Directory, embed_as: EmbedAs
+) -> None:
+    supabase.rest.embed_as = embed_as
+    employee = await only(directory, hire(project))
+    assert (employee.employee_no, employee.photo_url, employee.active) == (None, None, True)
+
+
+async def test_of_several_biometric_rows_the_lowest_number_counts_in_any_order(
+    project: Project, directory: Directory
+) -> None:
+    project.run("alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_key")
+    project.run("alter table angajati_biometrie disable trigger angajati_biometrie_numeroteaza")
+    one = hire(project)
+    for number in (1010, 999, 1002, None):
+        insert(
+            project,
+            "angajati_biometrie",
+            angajat_id=one,
+            employee_no=number,
+            foto_fata_url=f"{number}.jpg",
+        )
+    other = hire(project)
+    insert(project, "angajati_biometrie", angajat_id=other, employee_no=None)
+    found = await directory.employees([one, other])
+    assert found[one].employee_no == "999"
+    assert str(found[one].photo_url).endswith("/999.jpg")
+    assert found[other].employee_no is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "tail"),
+    [
+        ("ion.jpg", f"{BUCKET}ion.jpg"),
+        ("/ion.jpg", f"{BUCKET}ion.jpg"),
+        (" ion.jpg ", f"{BUCKET}ion.jpg"),
+        ("ion popescu.jpg", f"{BUCKET}ion%20popescu.jpg"),
+        ("ștefan.jpg", f"{BUCKET}%C8%99tefan.jpg"),
+        ("a/b?c=1#d&e.jpg", f"{BUCKET}a/b%3Fc%3D1%23d%26e.jpg"),
+        ("100%.jpg", f"{BUCKET}100%25.jpg"),
+    ],
+)
+async def test_a_bare_file_name_lies_in_the_bucket_quoted(
+    project: Project, supabase: SupabaseStandIn, directory: Directory, stored: str, tail: str
+) -> None:
+    id_ = hire(project, foto_fata_url=stored)
+    assert (await only(directory, id_)).photo_url == supabase.url + tail
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://abcd.supabase.co/storage/v1/object/public/pontaj-photos/a%20b.jpg",
+        "http://10.0.0.2/x.jpg?token=1",
+        "HTTPS://X/1.JPG",
+    ],
+)
+async def test_a_full_url_is_kept_to_the_letter(
+    project: Project, directory: Directory, url: str
+) -> None:
+    assert (await only(directory, hire(project, foto_fata_url=f" {url}\n"))).photo_url == url
+
+
+@pytest.mark.parametrize("blank", [None, "", "   ", "\n\t"])
+async def test_a_blank_photo_is_none(
+    project: Project, directory: Directory, blank: str | None
+) -> None:
+    assert (await only(directory, hire(project, foto_fata_url=blank))).photo_url is None
+
+
+@pytest.mark.parametrize("stored", ["../../../../rest/v1/angajati", "a/../../b.jpg"])
+async def test_a_file_name_does_not_lead_out_of_the_bucket(
+    project: Project, supabase: SupabaseStandIn, directory: Directory, stored: str
+) -> None:
+    url = (await only(directory, hire(project, foto_fata_url=stored))).photo_url
+    assert url is None or httpx.URL(url).path.startswith(BUCKET)
+    assert url is None or "/.." not in url.removeprefix(supabase.url)
+
+
+# Batches
+
+
+def ids_asked(supabase: SupabaseStandIn) -> list[int]:
+    """Return how many ids each request asked for."""
+    lists = [re.search(r"id=in\.\(([^)]*)\)", path) for _, path, _ in supabase.requests]
+    return [len(found[1].split(",")) for found in lists if found]
+
+
+async def test_many_ids_are_asked_for_in_batches(
+    project: Project, supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    rows = project.run(
+        "insert into angajati (nume, prenume) select 'N' || i, 'P' from generate_series(1, 250) i"
+        " returning id, nume"
+    )
+    names = {UUID(str(row["id"])): f"{row['nume']} P" for row in rows}
+    found = await directory.employees(list(names))
+    assert {id_: employee.name for id_, employee in found.items()} == names
+    assert ids_asked(supabase) == [100, 100, 50]
+    assert IDS_PER_REQUEST == 100
+    assert max(len(path) for _, path, _ in supabase.requests) < 8000  # what proxies take
+
+
+async def test_the_row_limit_of_an_answer_loses_nobody(
+    project: Project, supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    rows = project.run(
+        "insert into angajati (nume, prenume) select 'N', 'P' from generate_series(1, 1105)"
+        " returning id"
+    )
+    found = await directory.employees([UUID(str(row["id"])) for row in rows])
+    assert len(found) == 1105
+    assert all(employee.active for employee in found.values())
+    assert sum(ids_asked(supabase)) == 1105
+
+
+async def test_an_answer_cut_short_by_a_lower_row_limit_makes_nobody_a_leaver(
+    project: Project, supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    """Max rows is a setting of the project's; PostgREST cuts without saying so."""
+    ids = [hire(project) for _ in range(6)]
+    supabase.rest.max_rows = 5
+    try:
+        found = await directory.employees(ids)
+    except SupabaseError:
+        return
+    assert all(employee.active for employee in found.values())
+
+
+async def test_every_active_terminal_is_found_whatever_the_row_limit(
+    project: Project, supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    ids = {install(project) for _ in range(6)}
+    supabase.rest.max_rows = 5
+    assert {id_ for id_, _ in await directory.active_terminals()} == ids
+
+
+# Columns
+
+
+def selected(path: str) -> dict[str, set[str]]:
+    """Return the columns that a request selects, by table."""
+    table = re.match(r"/rest/v1/(\w+)", path)
+    select = re.search(r"[?&]select=([^&]*)", path)
+    assert table, path
+    assert select, path
+    columns: dict[str, set[str]] = {table[1]: set()}
+    rest = select[1]
+    for child, inside in re.findall(r"([\w!:]+)\(([^()]*)\)", rest):
+        columns[child] = set(inside.split(","))
+    rest = re.sub(r"[\w!:]+\([^()]*\)", "", rest)
+    columns[table[1]] |= {column for column in rest.split(",") if column}
+    return columns
+
+
+async def test_nothing_is_ever_selected_but_the_permitted_columns(
+    project: Project, supabase: SupabaseStandIn, directory: Directory
+) -> None:
+    id_ = hire(project, cnp="1800101123456", iban="RO49AAAA", salariu=9000, employee_no=1000)
+    terminal_id = install(project)
+    await directory.employees([id_, uuid4()])
+    await directory.terminal(terminal_id)
+    await directory.active_terminals()
+    assert len(supabase.requests) >= 3
+    for method, path, status in supabase.requests:
+        assert (method, status) == ("GET", 200)
+        for table, columns in selected(path).items():
+            assert columns
+            assert columns <= PERMITTED[table]
+        for private in ("*", "cnp", "iban", "salariu"):
+            assert private not in path
+
+
+async def test_the_parser_of_the_test_above_sees_a_star() -> None:
+    found = selected("/rest/v1/angajati?select=id,*,angajati_biometrie(cnp,employee_no)&id=eq.1")
+    assert found == {"angajati": {"id", "*"}, "angajati_biometrie": {"cnp", "employee_no"}}
+
+
+# Terminals
+
+
+@pytest.mark.parametrize(("stored", "port"), [(None, 80), (0, 80), (80, 80), (8080, 8080), (1, 1)])
+async def test_a_port_of_null_or_0_is_80(
+    project: Project, directory: Directory, stored: int | None, port: int
+) -> None:
+    id_ = install(project, port=stored)
+    expected = Terminal(id=id_, host="10.0.0.9", port=port, username="admin", password="x")
+    assert await directory.terminal(id_) == expected
+    assert await directory.active_terminals() == [(id_, expected)]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["10.0.0.9", " 10.0.0.9 ", "poarta-1.santier.lan", "fe80::1", "::1", "terminal", "2001:db8::9"],
+)
+async def test_addresses_and_host_names_are_hosts(
+    project: Project, directory: Directory, host: str
+) -> None:
+    id_ = install(project, ip_address=host)
+    assert (await directory.terminal(id_)).host == host.strip()
+
+
+NO_HOSTS = [
+    None,
+    "",
+    "  ",
+    "1.2.3.4/x",
+    "1.2.3.4:80",
+    "http://1.2.3.4",
+    "a@b",
+    "a b",
+    "1.2.3.4 5.6.7.8",
+    "a\nb",
+    "a#b",
+    "a?b",
+    "a%2f",
+    "[::1]",
+    "::1]",
+    "-a",
+    "a_b/",
+    "ț.ro",
+    "x" * 254,
+    "fe80::1%/x",
+    "fe80::1%]@evil.example",
+    "fe80::1%a b",
+    "a..b",
+]
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+async def test_an_address_that_is_no_host_is_named_and_not_called(
+    project: Project, directory: Directory, host: str | None
+) -> None:
+    await assert_unusable(directory, install(project, ip_address=host), "ip_address")
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 2147483647])
+async def test_a_port_that_is_none_is_named(
+    project: Project, directory: Directory, port: int
+) -> None:
+    await assert_unusable(directory, install(project, port=port), "port")
+
+
+@pytest.mark.parametrize("blank", [None, "", "   "])
+@pytest.mark.parametrize("column", ["username", "password_encrypted"])
+async def test_a_blank_login_is_named_and_not_tried(
+    project: Project, directory: Directory, column: str, blank: str | None
+) -> None:
+    """Tried, it would be a failed login, and the fifth locks the account."""
+    await assert_unusable(directory, install(project, **{column: blank}), column)
+
+
+async def assert_unusable(directory: Directory, id_: UUID, column: str) -> None:
+    with pytest.raises(TerminalUnusable, match=column):
+        await directory.terminal(id_)
+    [(found, fault)] = await directory.active_terminals()
+    assert found == id_
+    assert isinstance(fault, TerminalUnusable)
+    assert column in fault.message
+
+
+async def test_one_bad_row_does_not_hide_the_other_terminals(
+    project: Project, directory: Directory
+) -> None:
+    bad, good = install(project, ip_address="a b"), install(project)
+    found = dict(await directory.active_terminals())
+    assert isinstance(found[bad], TerminalUnusable)
+    assert isinstance(found[good], Terminal)
+
+
+@pytest.mark.parametrize("status", ["inactiv", "eroare", "Activ", None])
+async def test_a_terminal_that_is_not_active_is_not_used(
+    project: Project, directory: Directory, status: str | None
+) -> None:
+    id_ = install(project, status=status)
+    assert await directory.active_terminals() == []
+    with pytest.raises(TerminalUnusable, match="active"):
+        await directory.terminal(id_)
+
+
+async def test_a_terminal_that_is_gone_is_unusable(directory: Directory) -> None:
+    with pytest.raises(TerminalUnusable, match="active"):
+        await directory.terminal(uuid4())
+
+
+async def test_no_password_is_in_the_repr_of_a_terminal(
+    project: Project, directory: Directory
+) -> None:
+    id_ = install(project, username="hikuser", password_encrypted="Parola-12345")
+    shown = repr(await directory.terminal(id_))
+    assert "Parola-12345" not in shown
+    assert "hikuser" not in shown
+
+
+# Keys, and a Supabase that cannot be worked with
+
+Ask = Callable[[Directory], Awaitable[object]]
+ASKS: Sequence[Ask] = (
+    lambda directory: directory.employees([uuid4()]),
+    lambda directory: directory.terminal(uuid4()),
+    lambda directory: directory.active_terminals(),
+)
+EVERY_ASK = pytest.mark.parametrize("ask", ASKS, ids=["employees", "terminal", "active_terminals"])
+
+
+@pytest.mark.parametrize("kind", ["service_role_key", "secret_key"])
+async def test_both_kinds_of_service_key_open_the_tables(
+    project: Project, supabase: SupabaseStandIn, kind: str
+) -> None:
+    id_ = hire(project, employee_no=1000)
+    async with directory_at(supabase.url, getattr(supabase, kind)) as directory:
+        assert (await only(directory, id_)).employee_no == "1000"
+
+
+@pytest.mark.parametrize("kind", ["service_role_key", "secret_key"])
+async def test_both_kinds_of_service_key_open_the_functions(
+    migrated_database: Database, kind: str
+) -> None:
+    async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
+        client = await supabase_rest.connect(supabase.url, getattr(supabase, kind), http)
+        assert {check.name for check in await Ledger(client, "t", look_s=900).check()} >= {
+            "pg_net",
+            "triggers",
+        }
+
+
+async def test_a_wrong_key_is_refused_with_the_variable_to_mend(
+    supabase: SupabaseStandIn,
+) -> None:
+    async with directory_at(supabase.url, KEY) as directory:
+        with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY") as error:
+            await directory.active_terminals()
+    assert KEY not in error.value.message
+
+
+async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_mend(
+    supabase: SupabaseStandIn,
+) -> None:
+    head, _, _ = supabase.service_role_key.rpartition(".")
+    key = f"{head}.AAAA"
+    async with directory_at(supabase.url, key) as directory:
+        with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY") as error:
+            await directory.active_terminals()
+    assert key not in error.value.message
+
+
+async def test_functions_that_are_missing_point_to_the_migrations(
+    supabase: SupabaseStandIn,
+) -> None:
+    async with supabase_rest.http_client() as http:
+        client = await supabase_rest.connect(supabase.url, supabase.secret_key, http)
+        with pytest.raises(SupabaseRefused, match="sql/"):
+            await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
+
+
+async def test_tables_that_are_missing_are_refused(project: Project, directory: Directory) -> None:
+    project.run("drop table public.dispozitive_pontaj")
+    with pytest.raises(SupabaseRefused, match="PGRST205"):
+        await directory.active_terminals()
+
+
+async def test_the_anon_key_finds_no_function_that_it_may_call(
+    migrated_database: Database,
+) -> None:
+    """With it row-level security empties the tables, and everybody would look gone."""
+    async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
+        client = await supabase_rest.connect(supabase.url, supabase.publishable_key, http)
+        with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY"):
+            await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
+
+
+@EVERY_ASK
+async def test_supabase_that_is_off_is_unreachable_and_found_again(
+    supabase: SupabaseStandIn, directory: Directory, ask: Ask
+) -> None:
+    await supabase.switch_off()
+    with pytest.raises(SupabaseUnreachable, match="SUPABASE_URL"):
+        await ask(directory)
+    await supabase.switch_on()
+    assert await directory.active_terminals() == []
+
+
+async def test_supabase_whose_postgres_is_gone_is_unreachable(
+    supabase: SupabaseStandIn, directory: Directory, database: Database
+) -> None:
+    database.drop()
+    with pytest.raises(SupabaseUnreachable):
+        await directory.active_terminals()
+    assert supabase.requests
+
+
+@pytest.mark.parametrize("limit", ["REQUEST_TIMEOUT_S", "TOTAL_TIMEOUT_S"])
+async def test_supabase_that_never_answers_is_unreachable(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(supabase_rest, limit, 0.2)
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with directory_at(url, KEY) as directory:
+            with pytest.raises(SupabaseUnreachable, match="time"):
+                await directory.active_terminals()
+        await asyncio.sleep(0.05)  # for the server to see the end
+
+
+async def refused_with(response: httpx.Response, ask: Ask) -> SupabaseError:
+    with respx.mock(base_url=FAKE_URL) as router:
+        router.route().mock(return_value=response)
+        async with directory_at(FAKE_URL, KEY) as directory:
+            with pytest.raises(SupabaseError) as error:
+                await ask(directory)
+    assert KEY not in error.value.message
+    assert "Secret" not in error.value.message
+    assert "<" not in error.value.message
+    return error.value
+
+
+HTML = "<!DOCTYPE html><html><title>Secret page</title></html>"
+
+
+@EVERY_ASK
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 522, 530])
+async def test_a_proxys_error_page_is_a_supabase_that_cannot_be_reached(
+    ask: Ask, status: int
+) -> None:
+    error = await refused_with(httpx.Response(status, html=HTML), ask)
+    assert type(error) is SupabaseUnreachable
+    assert str(status) in error.message
+
+
+@EVERY_ASK
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_without_json_is_a_refusal_and_not_worth_asking_again(
+    ask: Ask, status: int
+) -> None:
+    error = await refused_with(httpx.Response(status, html=HTML), ask)
+    assert type(error) is SupabaseRefused
+    assert "SUPABASE_SERVICE_ROLE_KEY" in error.message
+
+
+BROKEN = {
+    "empty": b"",
+    "blank": b" \n",
+    "html": HTML.encode(),
+    "cut": b'[{"id": "00000000-0000-0000-0000-0000000',
+    "an object": b'{"Secret": 1}',
+    "null": b"null",
+    "a number": b"1",
+    "rows that are none": b"[1, 2]",
+    "not utf-8": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+}
+
+
+@EVERY_ASK
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_success_that_holds_no_rows_is_an_error_and_never_an_empty_table(
+    ask: Ask, body: bytes
+) -> None:
+    """Taken for no rows it would make everybody a leaver, whose access is ended or erased."""
+    headers = {"content-type": "application/json"}
+    await refused_with(httpx.Response(200, content=body, headers=headers), ask)
+
+
+@pytest.mark.parametrize("ask", [ASKS[0], ASKS[2]], ids=["employees", "active_terminals"])
+@pytest.mark.parametrize("row", ["{}", '{"Secret": 1}', '{"id": "Secret", "status": "activ"}'])
+async def test_rows_of_another_shape_are_an_error_of_ours(ask: Ask, row: str) -> None:
+    headers = {"content-type": "application/json"}
+    await refused_with(httpx.Response(200, content=f"[{row}]".encode(), headers=headers), ask)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code":500,"message":"x"}',
+        b'{"code":"57014","message":"canceling statement due to statement timeout"}',
+        b'{"code":"PGRST003","message":"Timed out acquiring connection from connection pool."}',
+        b'{"code":"40P01","message":"deadlock detected"}',
+        b"[]",
+        b"null",
+        b"",
+    ],
+)
+async def test_trouble_that_passes_is_worth_asking_again(body: bytes) -> None:
+    error = await refused_with(httpx.Response(500, content=body), ASKS[2])
+    assert type(error) is SupabaseUnreachable
+
+
+@pytest.mark.parametrize("raised", [httpx.ConnectError, httpx.ReadError, httpx.ReadTimeout])
+async def test_a_broken_connection_is_unreachable(raised: type[httpx.TransportError]) -> None:
+    with respx.mock(base_url=FAKE_URL) as router:
+        router.route().mock(side_effect=raised("Secret"))
+        async with directory_at(FAKE_URL, KEY) as directory:
+            with pytest.raises(SupabaseUnreachable) as error:
+                await directory.active_terminals()
+    assert "Secret" not in error.value.message
+
+
+async def test_a_message_of_supabases_is_redacted_and_cut_short() -> None:
+    said = f"Secret? no: {KEY} " + "x" * 5000
+    body = {"code": "XX000", "message": said.replace("Secret", "What")}
+    error = await refused_with(httpx.Response(400, json=body), ASKS[2])
+    assert len(error.message) < 400
