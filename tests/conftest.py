@@ -116,23 +116,3 @@ def every_terminal_is_treated_well(
         seen = terminal.sightings
         assert (seen.overlapping_calls, seen.calls_too_close, seen.unknown_fields) == (0, 0, [])
         assert (seen.deletions_of_everybody, seen.deletions_not_of_one) == (0, 0)
-
-
-LONGEST_FIRST = (
-    "test_hr_days",
-    "test_buttons",
-    "test_profiles",
-    "test_faults",
-    "test_chaos",
-    "test_storms",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, so that no worker is left with one at the end."""
-
-    def place(item: pytest.Item) -> int:
-        name = item.path.stem
-        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
-
-    items.sort(key=place)

@@ -1,4 +1,4 @@
-"""What the receiver has resident, at rest and at most under each storm of `tests.whole.test_storms`."""
+"""What the receiver has resident: at rest, and at most under each of `tests.whole.test_storms`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
