@@ -48,7 +48,7 @@ def secret() -> int:
 
 def check(*, terminals: bool) -> int:
     """Print what was looked at and what is wrong with it; return 1 if anything is."""
-    from receiver.check import report as checks  # noqa: PLC0415
+    from receiver.check import report  # noqa: PLC0415
     from receiver.core import logs  # noqa: PLC0415
 
     try:
@@ -60,7 +60,7 @@ def check(*, terminals: bool) -> int:
 
     async def run() -> int:
         faults = 0
-        async for finding in checks.findings(settings, people=terminals):
+        async for finding in report.findings(settings, people=terminals):
             faults += finding.fault is not None
             print(finding, flush=True)
         return faults
@@ -80,9 +80,9 @@ def demo() -> int:
     """Play an HR day in the embedded world; return 0 only if all terminals agree with HR."""
     if not _sandbox_installed():
         return 2
-    from receiver.sandbox import demo as hr_day  # noqa: PLC0415
+    from receiver.sandbox.demo import play  # noqa: PLC0415
 
-    return hr_day.play()
+    return play()
 
 
 def sandbox() -> int:

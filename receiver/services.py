@@ -1,32 +1,30 @@
 """Builds everything that lives as long as the process, and closes it in reverse."""
 
 import asyncio
-import os
-import socket
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from receiver.core.logs import get_logger
 from receiver.core.metrics import Metrics, Scrapes
+from receiver.core.receiver_name import receiver_name
 from receiver.core.settings import Settings
 from receiver.core.stop_signals import told_to_stop
 from receiver.on_demand.drift import Drifts
 from receiver.on_demand.runner import Runs
 from receiver.on_demand.status import Overview
-from receiver.photos import album as photos
-from receiver.photos.album import Photos
-from receiver.supabase import access_tokens as tokens
-from receiver.supabase import rest as supabase_rest
-from receiver.supabase.access_tokens import Jwks, TokenVerifier
+from receiver.photos import fetch
+from receiver.photos.album import Album
+from receiver.photos.fetch import PhotoFetcher
+from receiver.supabase import jwks, rest
+from receiver.supabase.access_tokens import TokenVerifier
 from receiver.supabase.company import Directory
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import Pushes
 from receiver.sync.visit import Visits
 from receiver.sync.worker import Worker
-from receiver.terminals import persons as isapi
+from receiver.terminals import http_client
 
 log = get_logger(__name__)
 
@@ -50,47 +48,41 @@ class Services:
         self.drifts.stop_all()
 
 
-def receiver_name() -> str:
-    """Return a name for this process's leases: where it runs, and never twice the same."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-
-
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Services]:
     """Run everything; on exit let the call in flight end and give the terminals back."""
     async with (
-        supabase_rest.http_client() as supabase_http,
-        isapi.http_client() as terminals_http,
-        tokens.http_client() as keys_http,
-        photos.http_client() as photos_http,
+        rest.http_client() as supabase_http,
+        http_client.http_client() as terminals_http,
+        jwks.http_client() as keys_http,
+        fetch.http_client() as photos_http,
     ):
-        client = await supabase_rest.connect(
-            settings.supabase_url, settings.service_role_key, supabase_http
-        )
+        client = await rest.connect(settings.supabase_url, settings.service_role_key, supabase_http)
         ledger = Ledger(client, receiver_name(), look_s=settings.look_s)
         directory = Directory(client, settings.supabase_url)
         gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
-        album = Photos(
+        fetcher = PhotoFetcher(
             photos_http,
             supabase_url=settings.supabase_url,
             service_role_key=settings.service_role_key,
             allowed_hosts=settings.photo_hosts,
         )
+        album = Album(fetcher.fetch)
         metrics = Metrics()
         visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
         pushes = Pushes(settings.leaver_policy, ledger, visits)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
         runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
         drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
-        jwks = Jwks(settings.jwks_url, keys_http)
+        published = jwks.Jwks(settings.jwks_url, keys_http)
         verifier = TokenVerifier(
             issuer=f"{settings.supabase_url}/auth/v1",
-            jwks=jwks,
+            jwks=published,
             jwt_secret=settings.jwt_secret,
             allowed_roles=settings.allowed_roles,
         )
         working = asyncio.create_task(worker.run())
-        prefetching = asyncio.create_task(jwks.prefetch())
+        prefetching = asyncio.create_task(published.prefetch())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)
         services = Services(
             worker=worker,

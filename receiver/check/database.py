@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from receiver.check import figures as symptoms
-from receiver.check import host as machine
-from receiver.check.figures import Figures, Finding
+from receiver.check import figures, host
+from receiver.check.finding import Figures, Finding
 from receiver.core import signatures
+from receiver.core.receiver_name import machine_and_process
 from receiver.core.settings import Settings
 from receiver.supabase.ledger import DatabaseCheck
 
@@ -49,17 +49,17 @@ class Diagnosis:
     def _of_figures(self, settings: Settings) -> Iterator[Finding]:
         details = {check.name: check.detail for check in self._checks}
         theirs = float(details["clock"] or "")
-        yield symptoms.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
-        yield symptoms.webhooks(json.loads(details["webhooks"] or "null"), settings.poll_s)
+        yield figures.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
+        yield figures.webhooks(json.loads(details["webhooks"] or "null"), settings.poll_s)
         work = json.loads(details["work"] or "")
-        yield symptoms.work(work, poll_s=settings.poll_s, look_s=settings.look_s)
+        yield figures.work(work, poll_s=settings.poll_s, look_s=settings.look_s)
         for name, detail in details.items():
             if name.startswith(TERMINAL):
-                figures = json.loads(detail or "")
-                holder = symptoms.holder_process(figures["held_by"] or "")
-                figures["holder_gone"] = machine.runs_no_more(*holder)
-                self.terminals[name.removeprefix(TERMINAL)] = figures
-                yield symptoms.edits(figures)
+                state = json.loads(detail or "")
+                holder = machine_and_process(state["held_by"] or "")
+                state["holder_gone"] = host.runs_no_more(*holder)
+                self.terminals[name.removeprefix(TERMINAL)] = state
+                yield figures.edits(state)
 
 
 def _of_setup(check: DatabaseCheck, settings: Settings) -> Finding:

@@ -5,12 +5,12 @@ The words name no person, no secret and no photo; hosts and processes they may.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
+from receiver.check.finding import Figures, Finding
 from receiver.core.logs import printable, redact
+from receiver.core.receiver_name import machine_and_process
 from receiver.core.signatures import TOLERANCE_S
 
 CLOCK_S: Final = 60.0
@@ -38,23 +38,6 @@ WEBHOOK_ENDS: Final = {
     "lost": "lost by pg_net, which was restarted or crashed",
 }
 """How a webhook failed, by the words of hikvision_sync.webhook_ends()."""
-
-Figures = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    fault: str | None
-    """What is wrong and what to do; None where it is well."""
-    note: str = ""
-
-    def __str__(self) -> str:
-        """Return the line that `receiver check` prints."""
-        words = self.fault or self.note
-        return f"{'✗' if self.fault else '✓'} {self.what}{f': {words}' if words else ''}"
 
 
 def duration(seconds: float) -> str:
@@ -209,15 +192,8 @@ def _backlog(figures: Figures) -> str:
 
 def holder(figures: Figures) -> str:
     """Name who leased a terminal, by machine and process, and for how long."""
-    machine, process = holder_process(figures["held_by"])
-    return f"process {process} on {machine}, for {duration(max(figures['held_s'], 0.0))}"
-
-
-def holder_process(name: str) -> tuple[str, int]:
-    """Return machine and process of a receiver's name (`services.receiver_name`); 0: unknown."""
-    machine, _, rest = name.removeprefix("check:").partition(":")
-    process, _, _ = rest.partition(":")
-    return printable(machine), int(process) if process.isdecimal() else 0
+    machine, process = machine_and_process(figures["held_by"])
+    return f"process {process} on {printable(machine)}, for {duration(max(figures['held_s'], 0.0))}"
 
 
 def _count(count: int, one: str, more: str) -> str:

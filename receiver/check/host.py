@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from receiver.check.figures import Finding
+from receiver.check.finding import Finding
 
 LEAST_FREE_BYTES: Final = 100 * 1024**2
 LEAST_FREE_PART: Final = 0.05

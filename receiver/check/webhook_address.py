@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from receiver.check.figures import Finding
+from receiver.check.finding import Finding
 from receiver.core.http_faults import REFUSED, in_words
 from receiver.core.logs import printable, redact
 

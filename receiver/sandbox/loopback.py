@@ -1,4 +1,4 @@
-"""Serves an ASGI app on 127.0.0.1 inside the running event loop, and can be switched off and on."""
+"""Serves an ASGI app on 127.0.0.1 inside the running loop; can be switched off, gently or not."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ START_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
 ACCEPTED_WITHIN = 5  # turns of the loop
 GRACE_S = 0.5  # for requests under way when it is stopped
+CONNECTIONS = 100
 
 
 class _Server(uvicorn.Server):
@@ -86,6 +87,10 @@ class LoopbackServer:
         self._listener = listener
         config = uvicorn.Config(
             self._app,
+            interface="asgi3",  # uvicorn guesses wrong about bound methods
+            loop="none",
+            limit_concurrency=CONNECTIONS,
+            proxy_headers=False,
             lifespan="off",
             ws="none",
             http="h11",
@@ -120,6 +125,28 @@ class LoopbackServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    async def pull_plug(self) -> None:
+        """Break connections and cancel what they asked for, as a power cut does; keep the port."""
+        server, serving = self._server, self._serving
+        if server is None or serving is None or self._listener is None:
+            return
+        self._server = self._serving = None
+        serving.cancel()
+        await asyncio.wait({serving})
+        for listening in server.servers:
+            listening.close()
+        self._listener.close()
+        # Bound but not listening: connections are refused and nobody else gets the port.
+        self._listener = bound_socket(self.port)
+        for _ in range(3):  # a connection may just have been accepted
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+        if calls := list(server.server_state.tasks):
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
 
 
 def bound_socket(port: int) -> socket.socket:

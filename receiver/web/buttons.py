@@ -1,22 +1,19 @@
 """The React app's buttons, and what watches their runs; what a run does is in `runs`."""
 
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.core.errors import BodyNotJson, OptionsInvalid, RunUnknown
-from receiver.on_demand.feed import Json
+from receiver.core.errors import OptionsInvalid, RunUnknown
 from receiver.on_demand.run import OnFatal, Run
 from receiver.web.access import pressed, services, signed_in
-from receiver.web.events import parse_uuid
-from receiver.web.request import read_body
+from receiver.web.ndjson import lines, wants_lines
+from receiver.web.request import json_object, parse_uuid
 
-NDJSON: Final = "application/x-ndjson"
 RUN_ID: Final = "X-Run-Id"
 """The header that names the run: who is cut off before the first line can still ask for it."""
 
@@ -36,7 +33,7 @@ async def sync_photo(request: Request) -> Response:
 @pressed
 async def sync_all(request: Request) -> Response:
     """Push all active employees to all active terminals."""
-    on_fatal = _on_fatal(await _options(request))
+    on_fatal = _on_fatal(await json_object(request))
     return await _answer(request, await services(request).runs.start_all(on_fatal))
 
 
@@ -53,7 +50,7 @@ async def one_run(request: Request) -> Response:
 
 
 async def _one_employee(request: Request, *, photo_only: bool) -> Response:
-    options = await _options(request)
+    options = await json_object(request)
     employee_id = parse_uuid(options.get("angajat_id"))
     if employee_id is None:
         raise OptionsInvalid("angajat_id is missing, or is not a UUID.")
@@ -61,17 +58,6 @@ async def _one_employee(request: Request, *, photo_only: bool) -> Response:
         employee_id, _on_fatal(options), photo_only=photo_only
     )
     return await _answer(request, run)
-
-
-async def _options(request: Request) -> Mapping[str, Any]:
-    body = await read_body(request.receive, request.app.state.large_bodies)
-    try:
-        options = json.loads(body.decode()) if body.strip() else {}
-    except (ValueError, RecursionError):
-        raise BodyNotJson from None
-    if not isinstance(options, Mapping):
-        raise OptionsInvalid("The body is not a JSON object.")
-    return options
 
 
 def _on_fatal(options: Mapping[str, Any]) -> OnFatal:
@@ -89,23 +75,6 @@ async def _answer(request: Request, run: Run) -> Response:
         return lines(run.watch(), {RUN_ID: run.id})
     await run.ended()
     return JSONResponse(run.as_json(), headers={RUN_ID: run.id})
-
-
-def wants_lines(request: Request) -> bool:
-    """Tell whether the caller asked for a stream, one JSON object a line."""
-    return NDJSON in request.headers.get("accept", "")
-
-
-def lines(feed: AsyncIterator[Json], headers: Mapping[str, str]) -> Response:
-    """Stream what comes, one JSON object a line."""
-
-    async def encoded() -> AsyncIterator[bytes]:
-        async for line in feed:
-            yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-    # nginx would hold lines back until its buffer is full
-    unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(encoded(), media_type=NDJSON, headers={**unbuffered, **headers})
 
 
 ROUTES = [

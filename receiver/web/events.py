@@ -5,16 +5,15 @@ a full row is accepted, of which only ids are looked at.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from receiver.core.errors import BodyNotJson, EventNotOurs
+from receiver.web.request import parse_uuid
 
 EMPLOYEE_KEY = {"angajati": "id", "angajati_biometrie": "angajat_id"}
 """Our tables, and where in a row of each stands the employee's id."""
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TYPES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -58,8 +57,3 @@ def parse_event(body: bytes) -> Event:
     if employee_id is None:
         raise EventNotOurs(f"The row's {key} is not a UUID.")
     return Event(type=kind, table=table, employee_id=employee_id)
-
-
-def parse_uuid(value: object) -> UUID | None:
-    """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
-    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None

@@ -12,8 +12,8 @@ from receiver.core.errors import DeviceUnknown, OptionsInvalid, TerminalUnusable
 from receiver.on_demand.feed import Feed, Json
 from receiver.on_demand.status import MOST_FAILED
 from receiver.web.access import pressed, services, signed_in
-from receiver.web.buttons import lines, wants_lines
-from receiver.web.events import parse_uuid
+from receiver.web.ndjson import lines, wants_lines
+from receiver.web.request import parse_uuid
 
 KINDS: Final = ("missing", "different", "unknown")
 

@@ -1,10 +1,16 @@
-"""A request's body, bounded in size and time; and all bodies together, in size."""
+"""What a request holds: its body, bounded in size and time, the JSON object in it, a UUID."""
 
 import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
 
+from starlette.requests import Request
 from starlette.types import Receive
 
-from receiver.core.errors import BodyTooLarge, BodyTooSlow
+from receiver.core.errors import BodyNotJson, BodyTooLarge, BodyTooSlow, OptionsInvalid
 
 MOST_BODY_BYTES = 1024 * 1024
 MOST_DRAINED_BYTES = 32 * MOST_BODY_BYTES
@@ -16,6 +22,7 @@ SMALL_BODY_BYTES = 16 * 1024
 LARGE_BODIES = 8
 """How many larger ones are read at a time. The others wait within their time and their senders are
 not read, so that who sends hundreds of them takes no memory, and no turn from a small one."""
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
@@ -46,3 +53,23 @@ async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
     if size > MOST_BODY_BYTES:
         raise BodyTooLarge
     return bytes(body)
+
+
+async def json_object(request: Request) -> Mapping[str, Any]:
+    """Return the JSON object in the body, empty for an empty body.
+
+    Raises BodyNotJson, OptionsInvalid, or what `read_body` does.
+    """
+    body = await read_body(request.receive, request.app.state.large_bodies)
+    try:
+        options = json.loads(body.decode()) if body.strip() else {}
+    except (ValueError, RecursionError):
+        raise BodyNotJson from None
+    if not isinstance(options, Mapping):
+        raise OptionsInvalid("The body is not a JSON object.")
+    return options
+
+
+def parse_uuid(value: object) -> UUID | None:
+    """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
+    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None

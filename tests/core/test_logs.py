@@ -248,7 +248,7 @@ def test_a_record_that_cannot_be_written_does_not_show_its_arguments_instead(
 
 
 def test_whoever_logs_does_not_fail_by_a_full_disk() -> None:
-    words = "from receiver import logs; logs.configure('json'); log = logs.get_logger('a')"
+    words = "from receiver.core import logs; logs.configure('json'); log = logs.get_logger('a')"
     logs_a_lot = f"{words}; [log.info('a_thing_happened', n=n) for n in range(5000)]"
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path, a device
         code = f"{logs_a_lot}; import os; os._exit(7)"
@@ -374,7 +374,7 @@ def test_a_text_made_to_be_slow_is_redacted_in_time_that_grows_with_its_length_a
 
     A megabyte takes a moment; with a time that grows with the square of the length it takes hours.
     """
-    code = f"from receiver.logs import redact; redact({text!r} * {1_000_000 // len(text)})"
+    code = f"from receiver.core.logs import redact; redact({text!r} * {1_000_000 // len(text)})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from receiver.core import logs
 from receiver.core.errors import PhotoNotFetched, PhotoUnusable, ReceiverError
-from receiver.photos import album as photos
-from receiver.photos.album import Photos, http_client
+from receiver.photos import album, fetch
+from receiver.photos.album import Album
+from receiver.photos.fetch import PhotoFetcher, http_client
 from receiver.sandbox.database.postgres import Database
 from receiver.sandbox.supabase.server import SupabaseStandIn
 from tests.support.sample_pictures import picture, saved
@@ -32,7 +33,7 @@ KEY = "sb_secret_keep-this-to-yourself"
 OBJECT = f"{PROJECT}/storage/v1/object/public/pontaj-photos/1.jpg"
 ELSEWHERE = "The photo lies on a host that the receiver may not fetch from (PHOTO_HOSTS)."
 
-Photographer = Callable[..., Photos]
+Photographer = Callable[..., Album]
 
 
 @pytest.fixture
@@ -55,14 +56,11 @@ def photos_of(http: httpx.AsyncClient) -> Photographer:
         *hosts: str,
         key: str = KEY,
         monotonic: Callable[[], float] = time.monotonic,
-    ) -> Photos:
-        return Photos(
-            http,
-            supabase_url=url,
-            service_role_key=key,
-            allowed_hosts=frozenset(hosts),
-            monotonic=monotonic,
+    ) -> Album:
+        fetcher = PhotoFetcher(
+            http, supabase_url=url, service_role_key=key, allowed_hosts=frozenset(hosts)
         )
+        return Album(fetcher.fetch, monotonic=monotonic)
 
     return make
 
@@ -139,7 +137,7 @@ def always(answer: bytes) -> Answer:
 
 
 async def refused(
-    asked: Photos, url: str, kind: type[ReceiverError] = PhotoUnusable
+    asked: Album, url: str, kind: type[ReceiverError] = PhotoUnusable
 ) -> ReceiverError:
     """Return the error, after looking that nothing in it says where the photo is, or the key."""
     with pytest.raises(kind) as caught:
@@ -424,8 +422,8 @@ async def test_nothing_is_unpacked_on_the_way(photos_of: Photographer) -> None:
 async def test_a_slow_body_has_20_seconds_in_all(
     photos_of: Photographer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert photos.TOTAL_TIMEOUT_S == 20
-    monkeypatch.setattr(photos, "TOTAL_TIMEOUT_S", 0.3)
+    assert fetch.TOTAL_TIMEOUT_S == 20
+    monkeypatch.setattr(fetch, "TOTAL_TIMEOUT_S", 0.3)
 
     async def slow(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(b"", length=1000))
@@ -577,7 +575,7 @@ async def test_one_file_at_a_time_is_fetched_and_fitted(
         count(-1)
         return b"fitted"
 
-    monkeypatch.setattr(photos, "fit", fit)
+    monkeypatch.setattr(album, "fit", fit)
     async with host(answer) as there:
         asked = photos_of(PROJECT, there.name)
         await asyncio.gather(*(asked.jpeg(f"{there.url}/{n}") for n in range(5)))
@@ -644,7 +642,7 @@ async def test_a_picture_given_up_while_it_is_fitted_is_not_joined_by_the_next(
         go_on.wait(5)
         raise PhotoUnusable
 
-    monkeypatch.setattr(photos, "fit", fit)
+    monkeypatch.setattr(album, "fit", fit)
     async with host(always(ok(PHOTO))) as there:
         asked = photos_of(PROJECT, there.name)
         first = asyncio.create_task(asked.jpeg(f"{there.url}/1.jpg"))

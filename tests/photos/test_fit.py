@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from receiver.core.errors import DataRefused, PhotoUnusable
-from receiver.photos import fit as pictures
-from receiver.photos import formats as picture_files
+from receiver.photos import fit as fitting
+from receiver.photos import formats
 from receiver.photos.fit import MOST_BYTES, fit
 from tests.support.sample_pictures import (
     BOMB,
@@ -147,7 +147,7 @@ def test_noise_fits_too() -> None:
 
 
 def test_what_is_too_large_at_any_quality_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(fitting, "MOST_BYTES", 20_000)
     jpeg = fit(saved(noise(900, 900), "PNG"))
     assert len(jpeg) <= 20_000
     with Image.open(BytesIO(jpeg)) as image:
@@ -298,19 +298,19 @@ def test_a_packed_bmp_is_refused() -> None:
 def test_a_jpeg_of_several_scans_counts_as_held_in_whole_though_it_is_not_progressive() -> None:
     """Its components come one after the other, so that no row is complete before the last."""
     jpeg = bytearray(jpeg_bomb())
-    in_one = picture_files.read(bytes(jpeg))
+    in_one = formats.read(bytes(jpeg))
     jpeg[jpeg.index(b"\xff\xda") + 4] = 1
-    in_several = picture_files.read(bytes(jpeg))
+    in_several = formats.read(bytes(jpeg))
     assert in_one is not None
     assert in_several is not None
     assert (in_one.bytes_per_pixel, in_several.bytes_per_pixel) == (0, 3)
 
 
 def test_a_size_that_pillow_reads_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    described = picture_files.read(SOURCES["png"])
+    described = formats.read(SOURCES["png"])
     assert described is not None
     smaller = dataclasses.replace(described, width=100)
-    monkeypatch.setattr(pictures, "read", lambda _: smaller)
+    monkeypatch.setattr(fitting, "read", lambda _: smaller)
     assert "damaged" in refused(SOURCES["png"])
 
 
@@ -318,7 +318,7 @@ def test_where_memory_runs_out_it_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     def no_more(_: Image.Image) -> Image.Image:
         raise MemoryError
 
-    monkeypatch.setattr(pictures, "_shrunk", no_more)
+    monkeypatch.setattr(fitting, "_shrunk", no_more)
     assert "memory" in refused(SOURCES["png"])
 
 
@@ -390,7 +390,8 @@ MEASURE = textwrap.dedent("""
     import httpx
     import receiver.app
     from receiver.core.errors import PhotoUnusable
-    from receiver.photos.album import Photos, http_client
+    from receiver.photos.album import Album
+    from receiver.photos.fetch import PhotoFetcher, http_client
 
     def memory(which):
         # Not getrusage's peak: that is handed down from the process that started this one.
@@ -407,8 +408,9 @@ MEASURE = textwrap.dedent("""
         def answer(request):
             return httpx.Response(200, content=chunks(paths[int(request.url.path[1:])]))
         async with http_client(), httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-            photos = Photos(http, supabase_url="http://project.example", service_role_key="key",
-                allowed_hosts=frozenset({"cdn.example"}))
+            fetcher = PhotoFetcher(http, supabase_url="http://project.example",
+                service_role_key="key", allowed_hosts=frozenset({"cdn.example"}))
+            photos = Album(fetcher.fetch)
             print(f"{memory('VmHWM'):5.0f} MB before the first photo")
             for n, path in enumerate(paths):
                 try:

@@ -9,7 +9,6 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from receiver.sandbox.loopback import LoopbackServer
-from receiver.sandbox.terminal.power import PowerSupply
 
 
 async def no_content(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -26,13 +25,13 @@ def caller(port: int) -> socket.socket:
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_connection_that_is_just_being_accepted_is_closed_too(turns: int) -> None:
-    server, power = LoopbackServer(no_content), PowerSupply(no_content, port=0)
+    server, power = LoopbackServer(no_content), LoopbackServer(no_content)
     await server.start()
-    await power.switch_on()
+    await power.start()
     with closing(caller(server.port)), closing(caller(power.port)):
         for _ in range(turns):
             await asyncio.sleep(0)
         await server.stop()
-        await power.switch_off()
-    power.disconnect()
+        await power.pull_plug()
+    await power.stop()
     gc.collect()  # an open one left behind is a ResourceWarning, and that an error

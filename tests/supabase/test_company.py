@@ -27,6 +27,7 @@ from receiver.sandbox.supabase.server import SupabaseStandIn
 from receiver.supabase import rest as supabase_rest
 from receiver.supabase.company import IDS_PER_REQUEST, Directory
 from receiver.supabase.ledger import Ledger
+from receiver.supabase.rest import connect, http_client
 from tests.support.projects import Project
 
 BUCKET = "/storage/v1/object/public/pontaj-photos/"
@@ -47,8 +48,8 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def directory_at(url: str, key: str) -> AsyncIterator[Directory]:
-    async with supabase_rest.http_client() as http:
-        yield Directory(await supabase_rest.connect(url, key, http), url)
+    async with http_client() as http:
+        yield Directory(await connect(url, key, http), url)
 
 
 @pytest.fixture
@@ -491,8 +492,8 @@ async def test_both_kinds_of_service_key_open_the_tables(
 async def test_both_kinds_of_service_key_open_the_functions(
     migrated_database: Database, kind: str
 ) -> None:
-    async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
-        client = await supabase_rest.connect(supabase.url, getattr(supabase, kind), http)
+    async with SupabaseStandIn(migrated_database) as supabase, http_client() as http:
+        client = await connect(supabase.url, getattr(supabase, kind), http)
         assert {check.name for check in await Ledger(client, "t", look_s=900).check()} >= {
             "pg_net",
             "triggers",
@@ -522,8 +523,8 @@ async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_m
 async def test_functions_that_are_missing_point_to_the_migrations(
     supabase: SupabaseStandIn,
 ) -> None:
-    async with supabase_rest.http_client() as http:
-        client = await supabase_rest.connect(supabase.url, supabase.secret_key, http)
+    async with http_client() as http:
+        client = await connect(supabase.url, supabase.secret_key, http)
         with pytest.raises(SupabaseRefused, match="sql/"):
             await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 
@@ -538,8 +539,8 @@ async def test_the_anon_key_finds_no_function_that_it_may_call(
     migrated_database: Database,
 ) -> None:
     """With it row-level security empties the tables, and everybody would look gone."""
-    async with SupabaseStandIn(migrated_database) as supabase, supabase_rest.http_client() as http:
-        client = await supabase_rest.connect(supabase.url, supabase.publishable_key, http)
+    async with SupabaseStandIn(migrated_database) as supabase, http_client() as http:
+        client = await connect(supabase.url, supabase.publishable_key, http)
         with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY"):
             await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 

@@ -30,10 +30,7 @@ from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
-from receiver.sync import consequences as retries
-from receiver.sync import push as pushes
-from receiver.sync import visit as visits
-from receiver.sync import worker
+from receiver.sync import consequences, push, visit, worker
 from receiver.terminals import persons as isapi
 
 Row = dict[str, Any]
@@ -53,11 +50,11 @@ NEVER_HAPPENS: Final = frozenset(
 def short_pauses() -> Any:
     """Cut short what a receiver waits for after a failure; test_retries has the real pauses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retries, "TERMINAL_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
-        patch.setattr(retries, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
-        patch.setattr(pushes, "UNREAD_S", 0.2)
+        patch.setattr(consequences, "TERMINAL_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
+        patch.setattr(consequences, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
+        patch.setattr(push, "UNREAD_S", 0.2)
         patch.setattr(settings, "FACE_TIMEOUT_S", 5.0)
-        patch.setattr(visits, "LEASE_PAUSE_S", 0.02)
+        patch.setattr(visit, "LEASE_PAUSE_S", 0.02)
         patch.setattr(worker, "MAKE_WAY_S", 0.04)
         patch.setattr(isapi, "ERASE_POLL_S", 0.01)
         # What would cost most of a day: httpcore looks for sniffio at every request, and every

@@ -17,18 +17,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from receiver.check import figures as symptoms
-from receiver.check import host as machine
-from receiver.check import report as checks
-from receiver.check import webhook_address as reach
-from receiver.check.figures import Finding
+from receiver.check import host, report, webhook_address
+from receiver.check.figures import clock, webhooks, work
+from receiver.check.finding import Finding
 from receiver.core.settings import Settings
 from receiver.sandbox.database.postgres import Database, PostgresServer
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World, open_world
-from receiver.supabase import rest as supabase_rest
+from receiver.supabase import rest
 from tests.support.faults import (
     CUT,
     RESET,
@@ -87,7 +85,7 @@ class Found:
 
 async def check(world: World, **changes: str) -> Found:
     settings = Settings.from_env({**world.environment, **changes})
-    found = Found([finding async for finding in checks.findings(settings)])
+    found = Found([finding async for finding in report.findings(settings)])
     assert "whsec_" not in str(found).replace("whsec_ and", "")
     assert "/storage/" not in str(found)
     assert world.supabase.secret_key not in str(found)
@@ -137,7 +135,7 @@ REST_WORDS = {
 async def test_each_trouble_of_supabases_rest_has_words_of_its_own(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supabase_rest, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(rest, "REQUEST_TIMEOUT_S", 0.5)
     said = {}
     async with Line(port_of(world.supabase.url)) as line:
         for name, (fault, words) in REST_WORDS.items():
@@ -158,7 +156,7 @@ async def test_each_trouble_of_supabases_rest_has_words_of_its_own(
 async def test_supabases_rest_that_is_slow_is_said_to_be(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "SLOW_S", 0.5)
+    monkeypatch.setattr(report, "SLOW_S", 0.5)
     async with Line(port_of(world.supabase.url)) as line:
         line.hurt(late(0.6), times=2)
         found = await check(world, SUPABASE_URL=line.url)
@@ -235,10 +233,10 @@ async def test_a_clock_set_forward_or_back_is_named_with_the_way(
 
 
 def test_a_clock_is_compared_with_the_middle_of_the_question() -> None:
-    assert symptoms.clock(1000.0, asked_at=960.0, answered_at=1040.0).fault is None
-    assert symptoms.clock(1000.0, asked_at=1000.0, answered_at=1100.0).fault is None
-    assert symptoms.clock(1000.0, asked_at=1059.0, answered_at=1059.5).fault is None
-    some = symptoms.clock(1000.0, asked_at=1090.0, answered_at=1090.5).fault
+    assert clock(1000.0, asked_at=960.0, answered_at=1040.0).fault is None
+    assert clock(1000.0, asked_at=1000.0, answered_at=1100.0).fault is None
+    assert clock(1000.0, asked_at=1059.0, answered_at=1059.5).fault is None
+    some = clock(1000.0, asked_at=1090.0, answered_at=1090.5).fault
     assert some
     assert "1 min ahead" in some
     assert "every webhook" not in some
@@ -306,7 +304,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
 async def test_a_receiver_that_hangs_is_told_from_one_that_does_not_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(webhook_address, "TIMEOUT_S", 0.5)
     async with receiver_of(world) as receiver, Hr(world.supabase) as hr:
         receiver.freeze()
         await hr.insert("angajati", {"nume": "Popescu", "prenume": "Ion"})
@@ -334,7 +332,7 @@ async def test_a_receiver_that_runs_and_cannot_work_says_why_itself(world: World
 async def test_a_lease_of_a_receiver_that_died_is_named(
     embedded_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "BUSY_PAUSES_S", (0.0,))
+    monkeypatch.setattr(report, "BUSY_PAUSES_S", (0.0,))
     async with open_world(
         {"slow": SLOW}, pause_s=0.02, poll_s=0.5, postgres=embedded_postgres
     ) as world:
@@ -376,7 +374,7 @@ async def test_a_receiver_that_is_gone_is_missed_though_nobody_edits_anything(
 async def work_of(world: World) -> Found:
     """Ask the database alone: a check that is at the terminal looks at it too."""
     [row] = world.execute("select hikvision_sync.work() as figures")
-    return Found([symptoms.work(row["figures"], poll_s=30, look_s=900)])  # type: ignore[arg-type]
+    return Found([work(row["figures"], poll_s=30, look_s=900)])  # type: ignore[arg-type]
 
 
 # Webhooks
@@ -478,7 +476,7 @@ async def test_the_address_of_webhooks_is_never_said_whole(world: World) -> None
 def test_pg_nets_words_for_an_error_are_told_without_an_address() -> None:
     error = "Could not resolve https://receiver.example/webhooks/supabase?key=1 in time"
     figures = {"ends": ["error"], "status": None, "error": error, "queued_s": None}
-    fault = symptoms.webhooks(figures, poll_s=30).fault
+    fault = webhooks(figures, poll_s=30).fault
     assert fault
     assert "(Could not resolve … in time)" in fault
 
@@ -513,7 +511,7 @@ async def test_what_answers_in_the_receivers_place_is_named(
 ) -> None:
     routes = [Route("/readyz", readyz), Route("/webhooks/supabase", webhooks)]
     async with LoopbackServer(Starlette(routes=routes)) as server:
-        found = await reach.find(server.url, here=1)
+        found = await webhook_address.find(server.url, here=1)
     assert words in (found.fault or found.note)
     assert "elsewhere" not in str(found)
 
@@ -525,7 +523,7 @@ async def says_ready(_: Request) -> Response:
 async def test_a_receiver_that_is_ready_here_is_no_fault_behind_a_router_that_leads_nobody_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(webhook_address, "TIMEOUT_S", 0.3)
     async with (
         LoopbackServer(Starlette(routes=[Route("/readyz", says_ready)])) as here,
         Line(port_of(here.url)) as line,
@@ -626,10 +624,10 @@ async def test_a_check_that_cannot_write_its_findings_fails_and_says_so(world: W
 
 def test_only_a_process_of_this_machine_is_known_to_be_gone() -> None:
     here = socket.gethostname()
-    assert not machine.runs_no_more(here, os.getpid())
-    assert not machine.runs_no_more("elsewhere", 2**22 + 1)
-    assert not machine.runs_no_more(here, 0)
-    assert machine.runs_no_more(here, 2**22 + 1)  # above what Linux gives
+    assert not host.runs_no_more(here, os.getpid())
+    assert not host.runs_no_more("elsewhere", 2**22 + 1)
+    assert not host.runs_no_more(here, 0)
+    assert host.runs_no_more(here, 2**22 + 1)  # above what Linux gives
 
 
 # The SQL

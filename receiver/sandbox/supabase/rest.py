@@ -15,8 +15,7 @@ from psycopg import sql
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from receiver.sandbox.supabase import catalog
-from receiver.sandbox.supabase import statements as rest_sql
+from receiver.sandbox.supabase import catalog, statements
 from receiver.sandbox.supabase.auth import Caller
 from receiver.sandbox.supabase.bodies import read_body
 from receiver.sandbox.supabase.connections import Connections
@@ -80,10 +79,10 @@ class Rest:
         query = parse_query(request.query_params.multi_items(), request.headers.get("range"))
         async with self._transaction(caller) as session:
             selection = await self._target(session, request, query)
-            text, rows = await _run(session, rest_sql.read(selection, query, self.max_rows))
+            text, rows = await _run(session, statements.read(selection, query, self.max_rows))
             total = None
             if "count=exact" in _preferences(request):
-                _, total = await _run(session, rest_sql.count(selection, query))
+                _, total = await _run(session, statements.count(selection, query))
         return _page(request, text, rows=rows, offset=query.offset, total=total)
 
     async def _insert(self, request: Request, caller: Caller) -> Response:
@@ -95,7 +94,7 @@ class Rest:
             selection = await self._target(session, request, query)
             columns = _known(selection, query.columns or tuple(rows[0] if rows else ()))
             if rows:
-                change = rest_sql.insert(selection.table, columns, body)
+                change = statements.insert(selection.table, columns, body)
                 text, count = await self._apply(session, request, change, selection, query)
             else:
                 text, count = "[]", 0
@@ -112,10 +111,10 @@ class Rest:
         async with self._transaction(caller) as session:
             selection = await self._target(session, request, query)
             if verb == "DELETE":
-                change = rest_sql.delete(selection, query)
+                change = statements.delete(selection, query)
             elif len(rows) == 1 and rows[0]:
                 columns = _known(selection, tuple(rows[0]))
-                change = rest_sql.update(selection, query, columns, body)
+                change = statements.update(selection, query, columns, body)
             else:
                 raise RestError(400, "PGRST102", "The sandbox wants one object with columns to set")
             text, count = await self._apply(session, request, change, selection, query)
@@ -133,7 +132,7 @@ class Rest:
             # Without `returning`: a role that may write is not always one that may read.
             cursor = await session.execute(sql.Composed([change]))
             return "[]", cursor.rowcount
-        statement = rest_sql.represented(change, selection, query, self.max_rows)
+        statement = statements.represented(change, selection, query, self.max_rows)
         return await _run(session, statement)
 
     async def _call(self, request: Request, caller: Caller) -> Response:
@@ -149,7 +148,7 @@ class Rest:
             function = _chosen(
                 await catalog.find_functions(session, schema, name), schema, name, arguments
             )
-            statement = rest_sql.call(schema, function, arguments, text.decode(), self.max_rows)
+            statement = statements.call(schema, function, arguments, text.decode(), self.max_rows)
             result, rows = await _run(session, statement)
         if function.returns_void:
             return Response(status_code=204)

@@ -1,16 +1,12 @@
 """What a terminal says: ResponseStatus, userCheck and documents, in the words of isapi.md §1-2."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-if TYPE_CHECKING:
-    from receiver.sandbox.terminal.memory import Profile
+from receiver.sandbox.terminal.memory import Profile
 
 _STATUS_STRINGS = {
     1: "OK",

@@ -3,18 +3,13 @@
 It judges one Authorization header at a time and keeps the account's failures. It performs no I/O.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import secrets
 import time
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 from urllib.request import parse_http_list, parse_keqv_list
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 REALM = "DS-K1T342MFWX-E1"
 _FIRST_USE = "00000001"

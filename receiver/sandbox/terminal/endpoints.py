@@ -4,22 +4,16 @@ The table is that of isapi.md §1; which rows of it are there follows the profil
 changes them.
 """
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from receiver.sandbox.terminal.answers import Document, Refusal
+from receiver.sandbox.terminal.faces import FaceCalls
+from receiver.sandbox.terminal.memory import Profile
+from receiver.sandbox.terminal.payloads import Request
+from receiver.sandbox.terminal.persons import PersonCalls
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from receiver.sandbox.terminal.faces import FaceCalls
-    from receiver.sandbox.terminal.memory import Profile
-    from receiver.sandbox.terminal.payloads import Request
-    from receiver.sandbox.terminal.persons import PersonCalls
-
-    CarryOut = Callable[[Request], Awaitable[Document]]
+CarryOut = Callable[[Request], Awaitable[Document]]
 
 _USER_INFO = "/ISAPI/AccessControl/UserInfo"
 _USER_INFO_DETAIL = "/ISAPI/AccessControl/UserInfoDetail"

@@ -3,25 +3,18 @@
 The terminal fetches the picture itself from faceURL, or is sent the bytes beside the JSON.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import hashlib
+import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import httpx
 
 from receiver.sandbox.terminal.answers import OK, Document, Refusal
-from receiver.sandbox.terminal.memory import Face
+from receiver.sandbox.terminal.memory import Device, Face, Person
 from receiver.sandbox.terminal.payloads import Fields, Request
 from receiver.sandbox.terminal.pictures import model
-
-if TYPE_CHECKING:
-    import ssl
-
-    from receiver.sandbox.terminal.memory import Device, Person
 
 _FACE_LIB_TYPE = "blackFD"
 _FDID = "1"

@@ -1,9 +1,6 @@
 """The firmware of a simulated terminal: from an authenticated request to its answer."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
 
 from receiver.sandbox.terminal.answers import (
     Answer,
@@ -13,12 +10,14 @@ from receiver.sandbox.terminal.answers import (
     missing,
     refused,
 )
-from receiver.sandbox.terminal.endpoints import EndpointMissing, Endpoints, numbers_to_delete
+from receiver.sandbox.terminal.endpoints import (
+    Endpoint,
+    EndpointMissing,
+    Endpoints,
+    numbers_to_delete,
+)
+from receiver.sandbox.terminal.memory import Device
 from receiver.sandbox.terminal.payloads import Request, parse, parse_upload
-
-if TYPE_CHECKING:
-    from receiver.sandbox.terminal.endpoints import Endpoint
-    from receiver.sandbox.terminal.memory import Device
 
 
 class Firmware:

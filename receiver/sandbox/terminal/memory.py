@@ -1,14 +1,10 @@
 """What a simulated terminal is, holds and has seen: plain values, no protocol."""
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Literal
 
 _CLOCK_SLACK_S = 0.005
 _UNKNOWN_FIELDS_KEPT = 1000

@@ -3,24 +3,18 @@
 A picture comes as a form of two parts (isapi.md §1): JSON first, without a file name, then a file.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
 from receiver.sandbox.multipart import FORM, FormMalformed, read_form
 from receiver.sandbox.terminal.answers import Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from starlette.types import Receive, Scope
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2037
@@ -177,18 +171,18 @@ class Fields:
             raise Refusal("badJsonContent", "beginTime and endTime")  # HA's wording
         return date
 
-    def nested(self, key: str, known: Collection[str]) -> Fields:
+    def nested(self, key: str, known: Collection[str]) -> "Fields":
         """Read an object."""
         return self._fields(key, self._get(key, None), known)
 
-    def objects(self, key: str, known: Collection[str]) -> list[Fields]:
+    def objects(self, key: str, known: Collection[str]) -> list["Fields"]:
         """Read a list of objects; a missing key is an empty list."""
         values = self._get(key, [])
         if not isinstance(values, list):
             raise Refusal("badJsonContent", key)
         return [self._fields(key, value, known) for value in values]
 
-    def _fields(self, key: str, value: object, known: Collection[str]) -> Fields:
+    def _fields(self, key: str, value: object, known: Collection[str]) -> "Fields":
         return Fields(self._below(key), value, known=known, seen_unknown=self._seen_unknown)
 
     def _below(self, key: str) -> str:

@@ -1,11 +1,9 @@
 """The person calls of a simulated terminal: UserInfo and UserInfoDetail (isapi.md §1)."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
 
 from receiver.sandbox.terminal.answers import Document, Refusal
+from receiver.sandbox.terminal.memory import Device
 from receiver.sandbox.terminal.payloads import Fields, Request
 from receiver.sandbox.terminal.user_info import (
     EMPLOYEE_NO_BYTES,
@@ -16,9 +14,6 @@ from receiver.sandbox.terminal.user_info import (
     read_person,
     write_person,
 )
-
-if TYPE_CHECKING:
-    from receiver.sandbox.terminal.memory import Device
 
 _PAGE = 30
 _SEARCH_COND = ("searchID", "searchResultPosition", "maxResults", "EmployeeNoList")

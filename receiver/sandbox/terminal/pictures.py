@@ -3,8 +3,6 @@
 Nothing here knows a face when it sees one: a picture of a single colour has none, others have.
 """
 
-from __future__ import annotations
-
 import io
 
 from PIL import Image, ImageStat

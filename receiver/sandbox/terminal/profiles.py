@@ -4,15 +4,10 @@ Sources are the abbreviations of isapi.md: G1 and G2 are Hikvision's guides, the
 integrations run on real hardware.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from receiver.sandbox.terminal.memory import MODERN, Profile
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _VER10 = "http://www.hikvision.com/ver10/XMLSchema"
 

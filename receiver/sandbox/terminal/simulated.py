@@ -5,16 +5,19 @@ there cannot hide here. This module is its front door (who may call) and its eye
 answered in `terminal_firmware`, and what they do is in `terminal_persons` and `terminal_faces`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.terminal.answers import Answer, Document, device_info, unauthorized
 from receiver.sandbox.terminal.digest import DigestGuard, Verdict
 from receiver.sandbox.terminal.endpoints import Endpoints
@@ -31,14 +34,6 @@ from receiver.sandbox.terminal.memory import (
 )
 from receiver.sandbox.terminal.payloads import Request, read_body, read_head
 from receiver.sandbox.terminal.persons import PersonCalls
-from receiver.sandbox.terminal.power import PowerSupply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
-    from types import TracebackType
-
-    from starlette.types import Receive, Scope, Send
 
 __all__ = ["Call", "Face", "Person", "Profile", "Sightings", "SimulatedTerminal"]
 
@@ -84,7 +79,7 @@ class SimulatedTerminal:
         )
         self._awake = asyncio.Event()
         self._awake.set()
-        self._power = PowerSupply(self._serve, port=port)
+        self._server: LoopbackServer | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,19 +146,22 @@ class SimulatedTerminal:
     async def stop(self) -> None:
         """Switch off and give the port back."""
         await self.switch_off()
-        self._power.disconnect()
+        if self._server is not None:
+            await self._server.stop()
 
     async def switch_on(self) -> None:
         """Listen, with the memory as it was. No effect on a terminal that is on."""
-        await self._power.switch_on()
-        self.port = self._power.port
+        self._server = self._server or LoopbackServer(self._serve, port=self.port)
+        self.port = self._server.port
+        await self._server.start()
 
     async def switch_off(self) -> None:
         """Cut the power: connections break, calls in progress are lost, the port refuses.
 
         The memory stays. A terminal that hangs is cured by it. No effect on one that is off.
         """
-        await self._power.switch_off()
+        if self._server is not None:
+            await self._server.pull_plug()
         await self._person_calls.lose_power()
         self._awake.set()
 

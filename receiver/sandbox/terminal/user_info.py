@@ -1,18 +1,11 @@
 """One person on the wire: `UserInfo` as a terminal reads it strictly and writes it back."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from receiver.sandbox.terminal.answers import Refusal
-from receiver.sandbox.terminal.memory import Person
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from receiver.sandbox.terminal.memory import Profile
-    from receiver.sandbox.terminal.payloads import Fields
+from receiver.sandbox.terminal.memory import Person, Profile
+from receiver.sandbox.terminal.payloads import Fields
 
 EMPLOYEE_NO_BYTES = 32
 USER_TYPES = ("normal", "visitor", "blackList")

@@ -51,6 +51,6 @@ if "HURT_PATIENCE_S" in os.environ:
 
     http_protocol.PATIENCE_S = float(os.environ["HURT_PATIENCE_S"])
 if "HURT_BODY_TIMEOUT_S" in os.environ:
-    from receiver.web import request as bodies
+    from receiver.web import request
 
-    bodies.BODY_TIMEOUT_S = float(os.environ["HURT_BODY_TIMEOUT_S"])
+    request.BODY_TIMEOUT_S = float(os.environ["HURT_BODY_TIMEOUT_S"])

@@ -1,0 +1,89 @@
+"""Asks each terminal one question, or whom it holds.
+
+Under a lease as for any call, and not while it rests after a refused login: another question could
+lock its account.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from receiver.check.figures import duration
+from receiver.check.finding import Figures, Finding
+from receiver.core.errors import LoginRefused, ReceiverError, TerminalError
+from receiver.core.models import Rest, Terminal
+from receiver.on_demand.drift import Drifts
+from receiver.supabase.company import Directory
+from receiver.sync.consequences import TERMINAL_PAUSES_S, login_rest_s
+from receiver.sync.visit import Visits
+
+BUSY_PAUSES_S = (0.0, 0.5, 1.0, 1.5)
+"""Before each ask for a terminal that a receiver holds, or whose pause is not over."""
+BUSY: Final = "a receiver is working with it"
+
+
+async def no_photo(_url: str) -> bytes:
+    """Stand in for the album, which a check has no use for: it pushes nothing."""
+    raise NotImplementedError("a check pushes nothing")
+
+
+async def people_of(drifts: Drifts, terminal: Terminal) -> AsyncIterator[Finding]:
+    """Say who is missing, who differs and in what, and who is unknown."""
+    what = f"terminal {terminal.host}"
+    feed = await drifts.start(terminal.id)
+    async for line in feed.watch():
+        if line is None:
+            continue
+        who = f"{what}: {line.get('employee_no')} {line.get('name') or ''}".rstrip()
+        match line["type"]:
+            case "unknown":
+                yield Finding(what=who, fault=None, note="unknown to HR, and left alone")
+            case "missing" | "different" if line["waiting"]:
+                yield Finding(what=who, fault=None, note="an edit is still on its way there")
+            case "missing":
+                yield Finding(what=who, fault="is missing")
+            case "different":
+                yield Finding(what=who, fault="; ".join(line["differences"]))
+            case "end":
+                persons = line["summary"]["persons"]
+                yield Finding(what=f"{what}: people", fault=line["error"], note=f"{persons} there")
+
+
+async def identify(
+    visits: Visits, directory: Directory, terminal: Terminal, figures: Figures
+) -> Finding:
+    """Ask a terminal which model and firmware it is, and say what is wrong with it."""
+    try:
+        return await _ask_terminal(visits, directory, terminal, figures)
+    except ReceiverError as error:
+        return Finding(what=f"terminal {terminal.host}", fault=error.message)
+
+
+async def _ask_terminal(
+    visits: Visits, directory: Directory, terminal: Terminal, figures: Figures
+) -> Finding:
+    what = f"terminal {terminal.host}"
+    for pause_s in BUSY_PAUSES_S:
+        await asyncio.sleep(pause_s)
+        asked, visit = await visits.ask(terminal.id)
+        if asked.state != "busy":
+            break
+    if asked.state == "resting":
+        rests_s = figures.get("rests_s")
+        left = f"another {duration(rests_s)}" if rests_s else "now"
+        return Finding(what=what, fault=f"Is left alone for {left}: {asked.rest_reason}")
+    if visit is None:
+        who = "a receiver that died holds it" if figures.get("holder_gone") else BUSY
+        return Finding(what=what, fault=None, note=f"not asked: {who}")
+    try:
+        # Anew: it may have been corrected since, and an old password costs a failed login.
+        client = visits.client(await directory.terminal(terminal.id), visit)
+        device = await client.device_info()
+        note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"
+        return Finding(what=what, fault=None, note=note)
+    except TerminalError as error:
+        rest_s = login_rest_s(error) if isinstance(error, LoginRefused) else TERMINAL_PAUSES_S[0]
+        visit.rest = Rest(seconds=rest_s, reason=error.message, kind=error.kind)
+        return Finding(what=what, fault=error.message)
+    finally:
+        await visits.end(visit)
