@@ -15,10 +15,10 @@ from receiver.on_demand.feed import Feed, Json
 from receiver.supabase.company import Directory
 from receiver.supabase.ledger import Ledger
 from receiver.sync.push import Pushes
-from receiver.sync.read_back import differences
+from receiver.sync.read_back import DEAF
 from receiver.sync.rules import expected_of
+from receiver.sync.verdict import differences
 from receiver.sync.visit import Visits
-from receiver.sync.witness import DEAF
 
 log = get_logger(__name__)
 

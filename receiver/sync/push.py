@@ -31,12 +31,12 @@ from receiver.core.models import (
     Terminal,
 )
 from receiver.supabase.ledger import Ledger
-from receiver.sync import witness
+from receiver.sync import read_back
 from receiver.sync.consequences import decide
-from receiver.sync.read_back import already_so, judged, not_yet_gone, number_to_ask
+from receiver.sync.read_back import DEAF
 from receiver.sync.rules import NOT_NOW, UNKNOWN_PHOTO, Intend, sync, sync_photo
+from receiver.sync.verdict import already_so, judged, not_yet_gone, number_to_ask
 from receiver.sync.visit import Visit, Visits
-from receiver.sync.witness import DEAF
 from receiver.terminals.persons import TerminalClient
 
 UNREAD_S = 900.0
@@ -86,7 +86,7 @@ class Pushes:
                 number_to_ask(employees[pair.employee_id], pair.held, self._policy)
                 for pair in pairs
             )
-            asked = await witness.before(client, [number for number in could_be if number])
+            asked = await read_back.before(client, [number for number in could_be if number])
         except TerminalError as error:
             await self._could_not_ask(visit, pairs, error)
             return
@@ -160,7 +160,7 @@ class Pushes:
         unread = deaf and bool(expected)
         if expected and not unread:
             try:
-                found = await witness.after(client, expected)
+                found = await read_back.after(client, expected)
             except NOT_NOW as error:
                 unread = True
                 self.blame(visit, error)

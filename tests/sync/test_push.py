@@ -45,9 +45,9 @@ from receiver.supabase.company import Directory
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import UNREAD_S, Pushes
+from receiver.sync.read_back import LOOK_FIRST
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.sync.visit import Visit, Visits
-from receiver.sync.witness import LOOK_FIRST
 from receiver.terminals import persons as isapi
 from receiver.terminals.persons import TerminalClient
 from tests.terminals.test_persons import PASSWORD

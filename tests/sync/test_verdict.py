@@ -7,8 +7,8 @@ import pytest
 
 from receiver.core.errors import NotKept, PhotoNotFetched
 from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
-from receiver.sync.read_back import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.sync.verdict import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
 
 ION = Employee(
     id=UUID(int=1),
