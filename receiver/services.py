@@ -70,10 +70,10 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         album = Album(fetcher.fetch)
         metrics = Metrics()
         visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
-        pushes = Pushes(settings.leaver_policy, ledger, visits)
+        pushes = Pushes(settings.leaver_policy)
         worker = Worker(settings, ledger, directory, gate, visits, pushes)
-        runs = Runs(ledger, directory, visits, pushes, wake=worker.wake)
-        drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
+        runs = Runs(directory, visits, pushes, wake=worker.wake)
+        drifts = Drifts(settings.leaver_policy, ledger, directory, visits)
         published = jwks.Jwks(settings.jwks_url, keys_http)
         verifier = TokenVerifier(
             issuer=f"{settings.supabase_url}/auth/v1",

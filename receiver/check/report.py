@@ -21,7 +21,6 @@ from receiver.supabase import rest
 from receiver.supabase.company import Directory
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
-from receiver.sync.push import Pushes
 from receiver.sync.visit import Visits
 from receiver.terminals.http_client import http_client
 
@@ -55,8 +54,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield await webhook_address.find(diagnosis.webhook_origin, here=settings.port)
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, no_photo, Metrics())
-        pushes = Pushes(settings.leaver_policy, ledger, visits)
-        drifts = Drifts(settings.leaver_policy, ledger, directory, visits, pushes)
+        drifts = Drifts(settings.leaver_policy, ledger, directory, visits)
         for id_, terminal in terminals:
             if isinstance(terminal, TerminalError):
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)

@@ -14,7 +14,7 @@ from receiver.core.errors import LoginRefused, ReceiverError, TerminalError
 from receiver.core.models import Rest, Terminal
 from receiver.on_demand.drift import Drifts
 from receiver.supabase.company import Directory
-from receiver.sync.consequences import TERMINAL_PAUSES_S, login_rest_s
+from receiver.sync.consequences import TERMINAL_RESTS_S, login_rest_s
 from receiver.sync.visit import Visits
 
 BUSY_PAUSES_S = (0.0, 0.5, 1.0, 1.5)
@@ -65,25 +65,25 @@ async def _ask_terminal(
     what = f"terminal {terminal.host}"
     for pause_s in BUSY_PAUSES_S:
         await asyncio.sleep(pause_s)
-        asked, visit = await visits.ask(terminal.id)
-        if asked.state != "busy":
+        answer, visit = await visits.ask(terminal.id)
+        if answer.state != "busy":
             break
-    if asked.state == "resting":
+    if answer.state == "resting":
         rests_s = figures.get("rests_s")
         left = f"another {duration(rests_s)}" if rests_s else "now"
-        return Finding(what=what, fault=f"Is left alone for {left}: {asked.rest_reason}")
+        return Finding(what=what, fault=f"Is left alone for {left}: {answer.rest_reason}")
     if visit is None:
         who = "a receiver that died holds it" if figures.get("holder_gone") else BUSY
         return Finding(what=what, fault=None, note=f"not asked: {who}")
     try:
         # Anew: it may have been corrected since, and an old password costs a failed login.
-        client = visits.client(await directory.terminal(terminal.id), visit)
-        device = await client.device_info()
+        client = visit.open(await directory.terminal(terminal.id))
+        device = await client.calls.device_info()
         note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"
         return Finding(what=what, fault=None, note=note)
     except TerminalError as error:
-        rest_s = login_rest_s(error) if isinstance(error, LoginRefused) else TERMINAL_PAUSES_S[0]
-        visit.rest = Rest(seconds=rest_s, reason=error.message, kind=error.kind)
+        rest_s = login_rest_s(error) if isinstance(error, LoginRefused) else TERMINAL_RESTS_S[0]
+        visit.resting = Rest(seconds=rest_s, reason=error.message, kind=error.kind)
         return Finding(what=what, fault=error.message)
     finally:
-        await visits.end(visit)
+        await visit.give_back()

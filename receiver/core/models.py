@@ -57,7 +57,7 @@ class Capabilities:
     photos: Literal["url", "upload", ""] = ""
     """How a photo arrived the last time: fetched by the terminal or sent to it; empty: neither."""
     parts: int = 0
-    """Under which names it took an upload, see `isapi_faces.UPLOAD_PARTS`."""
+    """Under which names it took an upload, see `terminals.faces.UPLOAD_PARTS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Held:
 
     employee_no: str | None = None
     photo: str | None = None
-    """Fingerprint of the photo, see `sync.photo_fingerprint`; None for none or unknown."""
+    """Fingerprint of the photo, see `sync.rules.photo_fingerprint`; None for none or unknown."""
 
 
 NOTHING_HELD = Held()
@@ -114,8 +114,9 @@ class Leased:
     terminal_id: UUID
     fence: int
     failures: int
-    known: Capabilities | None = None
-    look: bool = True
+    capabilities: Capabilities | None = None
+    """None where nothing is known of it."""
+    identify: bool = True
     """Whether it is to be asked which hardware it is."""
 
 
@@ -127,7 +128,7 @@ class Claim(Leased):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class LeaseAnswer:
     """What came of asking for one terminal."""
 
     state: Literal["leased", "busy", "resting"]

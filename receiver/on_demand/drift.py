@@ -8,14 +8,13 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from receiver.core.errors import ReceiverError
+from receiver.core.errors import ReceiverError, TerminalError
 from receiver.core.logs import get_logger
 from receiver.core.models import Employee, Expected, Found, LeaverPolicy, Terminal
 from receiver.on_demand.feed import Feed, Json
 from receiver.supabase.company import Directory
 from receiver.supabase.ledger import Ledger
-from receiver.sync.push import Pushes
-from receiver.sync.read_back import DEAF
+from receiver.sync.consequences import is_unanswering
 from receiver.sync.rules import expected_of
 from receiver.sync.verdict import differences
 from receiver.sync.visit import Visits
@@ -32,13 +31,11 @@ class Drifts:
         ledger: Ledger,
         directory: Directory,
         visits: Visits,
-        pushes: Pushes,
     ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._directory = directory
         self._visits = visits
-        self._pushes = pushes
         self._going: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -81,26 +78,27 @@ class Drifts:
             # All of it anew, now that nobody else changes what is there: HR may have edited while
             # this waited, the terminal's address and password too.
             terminal = await self._directory.terminal(terminal_id)
-            await self._ledger.due(terminal_id, visit.fence, limit=1)  # spreads edits that wait
+            await visit.due(limit=1)  # spreads edits that wait
             await self._read_hr(terminal_id, comparison)
             comparison.begin(terminal_id)
-            async for page in self._visits.client(terminal, visit).everybody():
+            async for page in visit.open(terminal).persons.everybody():
                 comparison.see(page)
-        except DEAF as error:
-            self._pushes.blame(visit, error)
+        except TerminalError as error:
+            if is_unanswering(error):
+                visit.blame(error)
             raise
         finally:
-            await self._visits.give_back(visit)
+            await self._visits.end(visit)
 
     async def _read_hr(self, terminal_id: UUID, comparison: "Comparison") -> None:
-        held = await self._ledger.held(terminal_id)
-        for employee_id, (number, waits) in held.items():
+        numbers = await self._ledger.numbers(terminal_id)
+        for employee_id, (number, waits) in numbers.items():
             if number is not None:
                 comparison.ours[number] = _gone(employee_id)
             if waits:
                 comparison.waiting.add(employee_id)
         async for employee in self._directory.everybody():
-            for number in (employee.employee_no, held.get(employee.id, (None, False))[0]):
+            for number in (employee.employee_no, numbers.get(employee.id, (None, False))[0]):
                 if number is not None:
                     comparison.ours[number] = employee
             if employee.active and employee.employee_no is not None:

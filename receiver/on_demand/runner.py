@@ -20,6 +20,7 @@ from receiver.core.errors import (
     RunGoingOn,
     RunStopped,
     TerminalError,
+    TerminalRefused,
     TerminalReplaced,
     TerminalUnusable,
     TooManyRuns,
@@ -28,18 +29,16 @@ from receiver.core.logs import get_logger
 from receiver.core.models import NOTHING_HELD, Outcome, Terminal
 from receiver.on_demand.run import OnFatal, Result, Run
 from receiver.supabase.company import Directory
-from receiver.supabase.ledger import Ledger
 from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
 from receiver.sync.rules import sync, sync_anew, sync_photo
-from receiver.sync.visit import Visit, Visits
-from receiver.terminals.persons import TerminalClient
+from receiver.sync.visit import Visit, Visits, failed
 
 KEPT_S = 3600.0
 """How long a finished run can be asked for."""
 MOST_KEPT = 50
 EMPLOYEES_AT_ONCE = 50
 EDITS_PER_VISIT = 5
-MOST_UNREAD_S = UNREAD_S / 2
+MAX_UNREAD_S = UNREAD_S / 2
 """How long a bulk run may leave a push without reading it back."""
 MOST_REPLACED = 2
 MOST_RUNS = 10
@@ -53,14 +52,12 @@ class Runs:
 
     def __init__(
         self,
-        ledger: Ledger,
         directory: Directory,
         visits: Visits,
         pushes: Pushes,
         *,
         wake: Callable[[], None],
     ) -> None:
-        self._ledger = ledger
         self._directory = directory
         self._visits = visits
         self._pushes = pushes
@@ -163,9 +160,9 @@ class Runs:
                         continue
                     if run.stop_asked:
                         raise RunStopped
-                    held = unread.setdefault(terminal_id, []) if run.bulk else None
+                    mine = unread.setdefault(terminal_id, []) if run.bulk else None
                     outcome = await self._visit(
-                        run, terminal_id, terminal, partial(self._push, run, id_, how, held)
+                        run, terminal_id, terminal, partial(self._push, run, id_, how, mine)
                     )
                     run.add(
                         Result(
@@ -181,90 +178,76 @@ class Runs:
                     if outcome.status == "fatal":
                         failed.add(terminal_id)
         for terminal_id, terminal in run.sites:
-            if held := unread.get(terminal_id):
-                await self._visit(run, terminal_id, terminal, partial(self._settle, run, held))
+            if left := unread.get(terminal_id):
+                await self._visit(run, terminal_id, terminal, partial(self._settle, run, left))
 
     async def _visit(
         self,
         run: Run,
         terminal_id: UUID,
         terminal: Terminal | TerminalUnusable,
-        work: Callable[[Visit, TerminalClient, Terminal], Awaitable[Outcome]],
+        work: Callable[[Visit], Awaitable[Outcome]],
     ) -> Outcome:
         """Do one piece of work on a terminal, under a lease of its own."""
         if isinstance(terminal, TerminalUnusable):
-            return _fatal(terminal.message)
+            return failed(terminal, NOTHING_HELD)
         for _ in range(MOST_REPLACED):
             try:
                 visit = await self._visits.wait_for(terminal_id, stopped=lambda: run.stop_asked)
             except TerminalError as error:
-                return _fatal(error.message)
+                return failed(error, NOTHING_HELD)
             try:
-                terminal = await self._directory.terminal(terminal_id)
-                return await work(visit, self._visits.client(terminal, visit), terminal)
+                visit.open(await self._directory.terminal(terminal_id))
+                return await work(visit)
             except TerminalUnusable as error:
-                return _fatal(error.message)
+                return failed(error, NOTHING_HELD)
             except TerminalReplaced:  # what the ledger believed of the old one is undone: anew
                 continue
             finally:
                 await self._end(visit)
-        return _fatal("Another terminal answers there at every call.")
+        words = "Another terminal answers there at every call."
+        return failed(TerminalRefused(words), NOTHING_HELD)
 
-    async def _push(  # noqa: PLR0913, PLR0917 - the first four are the run's, the others the visit's
-        self,
-        run: Run,
-        employee_id: UUID,
-        how: Sync,
-        held: list[Push] | None,
-        visit: Visit,
-        client: TerminalClient,
-        terminal: Terminal,
+    async def _push(
+        self, run: Run, employee_id: UUID, how: Sync, unread: list[Push] | None, visit: Visit
     ) -> Outcome:
         """Push one pair on a leased terminal, and then what HR edited there meanwhile.
 
-        A bulk run reads its pushes back many at a time: until then they are `held`.
+        A bulk run reads its pushes back many at a time: until then they are `unread`.
         """
-        pair = await self._ledger.take(visit.terminal_id, visit.fence, employee_id)
+        pair = await visit.take(employee_id)
         # Anew, and after the take: HR may have edited since, and the worker served it already.
         employees = await self._directory.employees([employee_id])
-        push = await self._pushes.push(visit, client, pair, employees[employee_id], how=how)
-        if held is None:
-            [push] = await self._pushes.settle(visit, client, [push])
-        elif await self._pushes.hold(visit, client, push):
-            held.append(push)
-            old = time.monotonic() - held[0].pushed_at > MOST_UNREAD_S
-            if (old or len(held) >= client.known.page) and visit.rest is None:
-                settled = await self._read_back(run, held, visit, client)
+        push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
+        if unread is None:
+            [push] = await self._pushes.settle(visit, [push])
+        elif await self._pushes.hold(visit, push):
+            unread.append(push)
+            old = time.monotonic() - unread[0].pushed_at > MAX_UNREAD_S
+            page = visit.client.calls.capabilities.page
+            if (old or len(unread) >= page) and visit.resting is None:
+                settled = await self._read_back(run, unread, visit)
                 push = next((one for one in settled if one.pair is pair), push)
-        if visit.rest is None and not visit.deaf:
-            due = await self._ledger.due(visit.terminal_id, visit.fence, limit=EDITS_PER_VISIT)
+        if visit.resting is None and not visit.is_unanswering:
+            due = await visit.due(limit=EDITS_PER_VISIT)
             if due:
                 edited = await self._directory.employees([pair.employee_id for pair in due])
-                await self._pushes.serve(visit, terminal, due, edited)
+                await self._pushes.serve(visit, due, edited)
         return push.outcome
 
-    async def _settle(
-        self,
-        run: Run,
-        held: list[Push],
-        visit: Visit,
-        client: TerminalClient,
-        _terminal: Terminal,
-    ) -> Outcome:
+    async def _settle(self, run: Run, unread: list[Push], visit: Visit) -> Outcome:
         """Read back what is left when a bulk run has pushed everybody."""
-        await self._read_back(run, held, visit, client)
+        await self._read_back(run, unread, visit)
         return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
 
-    async def _read_back(
-        self, run: Run, held: list[Push], visit: Visit, client: TerminalClient
-    ) -> list[Push]:
+    async def _read_back(self, run: Run, unread: list[Push], visit: Visit) -> list[Push]:
         """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise.
 
         Not those whom HR edited since: the edit is pushed and read back by itself, or was already.
         """
-        employees = await self._directory.employees([push.employee.id for push in held])
-        unedited = [push for push in held if employees[push.employee.id] == push.employee]
-        settled = await self._pushes.settle(visit, client, unedited, late=True)
+        employees = await self._directory.employees([push.employee.id for push in unread])
+        unedited = [push for push in unread if employees[push.employee.id] == push.employee]
+        settled = await self._pushes.settle(visit, unedited, late=True)
         for push in settled:
             run.amend(
                 Result(
@@ -274,15 +257,11 @@ class Runs:
                     outcome=push.outcome,
                 )
             )
-        held.clear()
+        unread.clear()
         return settled
 
     async def _end(self, visit: Visit) -> None:
-        await self._visits.give_back(visit)
-        for due_in_s in (visit.rest.seconds if visit.rest else None, visit.again_s):
+        await self._visits.end(visit)
+        for due_in_s in (visit.resting.seconds if visit.resting else None, visit.due_again_s):
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s, self._wake)
-
-
-def _fatal(message: str) -> Outcome:
-    return Outcome(status="fatal", step="person", message=message, held=NOTHING_HELD)

@@ -14,10 +14,10 @@ from supabase import AsyncClient
 
 from receiver.core.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
 from receiver.core.models import (
-    Asked,
     Capabilities,
     Claim,
     Held,
+    LeaseAnswer,
     Leased,
     Outcome,
     Pair,
@@ -63,7 +63,7 @@ class Ledger:
         )
         return _parsed(_claim, found) if found else None
 
-    async def lease(self, terminal_id: UUID, *, lease_s: float) -> Asked:
+    async def lease(self, terminal_id: UUID, *, lease_s: float) -> LeaseAnswer:
         """Ask for one terminal; the answer says whether it is ours, another's, or resting."""
         found = await self._repeated_call(
             "lease",
@@ -72,18 +72,18 @@ class Ledger:
             p_lease_seconds=lease_s,
             p_look_seconds=self._look_s,
         )
-        return _parsed(_asked, [{**row, "terminal_id": str(terminal_id)} for row in found])
+        return _parsed(_lease_answer, [{**row, "terminal_id": str(terminal_id)} for row in found])
 
     async def meet(
-        self, terminal_id: UUID, fence: int, known: Capabilities, *, lease_s: float
+        self, terminal_id: UUID, fence: int, capabilities: Capabilities, *, lease_s: float
     ) -> bool:
         """Remember what stands behind a leased terminal; return whether it is another one now."""
-        found = await self._held_call(
+        found = await self._call_under_lease(
             "meet",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
             p_lease_seconds=lease_s,
-            p_device=asdict(known),
+            p_device=asdict(capabilities),
         )
         return bool(found[0].get("replaced"))
 
@@ -110,7 +110,7 @@ class Ledger:
         self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
     ) -> None:
         """Note a number before the call that puts it there or changes its face."""
-        await self._held_call(
+        await self._call_under_lease(
             "intend",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
@@ -121,7 +121,7 @@ class Ledger:
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Hold a lease for at least so many seconds from now; raise LeaseLost."""
-        await self._held_call(
+        await self._call_under_lease(
             "renew", p_terminal_id=str(terminal_id), p_fence=fence, p_lease_seconds=lease_s
         )
 
@@ -140,7 +140,7 @@ class Ledger:
 
         `late`: what the terminal holds was recorded before, and stays as the ledger has it now.
         """
-        await self._held_call(
+        await self._call_under_lease(
             "record",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
@@ -166,7 +166,7 @@ class Ledger:
         rest: Rest | None,
     ) -> None:
         """Give a terminal back, after a failure with a rest; raise LeaseLost where it is lost."""
-        await self._held_call(
+        await self._call_under_lease(
             "release",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
@@ -196,7 +196,7 @@ class Ledger:
             p_limit=limit,
         )
 
-    async def held(self, terminal_id: UUID) -> dict[UUID, tuple[str | None, bool]]:
+    async def numbers(self, terminal_id: UUID) -> dict[UUID, tuple[str | None, bool]]:
         """Return every employee's number on a terminal, and whether an edit of theirs waits."""
         found: dict[UUID, tuple[str | None, bool]] = {}
         after: str | None = None
@@ -212,7 +212,7 @@ class Ledger:
         """Return what the database says of its own set-up."""
         return [_parsed(_check, row) for row in await self._call("check")]
 
-    async def _held_call(self, verb: str, **arguments: Any) -> list[Row]:
+    async def _call_under_lease(self, verb: str, **arguments: Any) -> list[Row]:
         found = await self._repeated_call(verb, **arguments)
         if not found or found[0].get("held") is not True:
             raise LeaseLost
@@ -244,7 +244,7 @@ def _claim(found: list[Row]) -> Claim:
     return Claim(**_lease(found[0]), pairs=pairs)
 
 
-def _known(device: Any) -> Capabilities | None:
+def _capabilities(device: Any) -> Capabilities | None:
     """Read what was remembered; what an older version of this service wrote is asked anew."""
     if device is None:
         return None
@@ -267,9 +267,9 @@ def _pairs(found: list[Row]) -> tuple[Pair, ...]:
     )
 
 
-def _asked(found: list[Row]) -> Asked:
+def _lease_answer(found: list[Row]) -> LeaseAnswer:
     state = found[0]["state"]
-    return Asked(
+    return LeaseAnswer(
         state=state,
         rest_reason=found[0]["rest_reason"],
         leased=Leased(**_lease(found[0])) if state == "leased" else None,
@@ -281,8 +281,8 @@ def _lease(row: Row) -> dict[str, Any]:
         "terminal_id": UUID(row["terminal_id"]),
         "fence": int(row["fence"]),
         "failures": int(row["failures"]),
-        "known": _known(row["device"]),
-        "look": bool(row["look"]),
+        "capabilities": _capabilities(row["device"]),
+        "identify": bool(row["look"]),
     }
 
 

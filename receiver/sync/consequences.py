@@ -1,13 +1,14 @@
-"""When to try again: a pure decision, read from a table, done by others.
+"""What follows from each terminal error: one table, read by others; and when to try again.
 
 Two kinds of pauses. A terminal that cannot be worked with rests as a whole, so that it costs one
-attempt per pause however many pairs wait. A pair that alone went wrong waits alone. Both grow with
-each failure in a row. A terminal's pause about doubles, so that one that was off for a while is
+attempt per rest however many pairs wait. A pair that alone went wrong waits alone. Both grow with
+each failure in a row. A terminal's rest about doubles, so that one that was off for a while is
 noticed after about as long again, and never later than five minutes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from receiver.core.errors import (
     AnswerUnexplained,
@@ -15,24 +16,88 @@ from receiver.core.errors import (
     LoginRefused,
     NotKept,
     NotSupported,
+    PersonAbsent,
+    PhotoNotFetched,
+    PhotoUnusable,
     TerminalBusy,
+    TerminalError,
+    TerminalFull,
     TerminalRefused,
     TerminalTimeout,
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.core.models import Outcome
+from receiver.core.models import Outcome, Status
 
-TERMINAL_PAUSES_S = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+TERMINAL_RESTS_S = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 PAIR_PAUSES_S = (5.0, 30.0, 120.0, 600.0, 3600.0)
 LOGIN_REST_S = 31 * 60.0
 """Longer than the 30 minutes for which a terminal counts failed logins (SK)."""
-MOST_LOCKED_S = 24 * 3600.0
+MAX_LOCKED_S = 24 * 3600.0
 JITTER = 0.2
 """Pauses vary by this part up or down, so that what failed together does not return together."""
 
-PAIR_BLAMELESS = (TerminalUnreachable, TerminalUnusable, TerminalBusy, LoginRefused)
-"""The pair that met one of these keeps its place; any other may be the cause, and goes last."""
+AskedBack = Literal["now", "later", "next visit"]
+Rests = Literal["grows", "short", "login"]
+Due = Literal["with the terminal", "grows", "HR's edit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consequence:
+    """A row: what one error means where it is met."""
+
+    at_person: Status = "fatal"
+    """The pair's status where the error is met at the person."""
+    at_photo: Status = "partial"
+    """The pair's status where it is met at the photo of a person who is there."""
+    asked_back: AskedBack = "now"
+    """When the terminal can be asked whom it holds. Where a search meets an error with `now`, it
+    cannot be asked at all, and its word counts."""
+    rest: Rests = "grows"
+    """How long the terminal rests after a fatal outcome: `grows` from 2 s to 5 min with each
+    failure in a row; `short`: 2 or 4 s, because it answers, and others need not wait long for one
+    pair; `login`: 31 min, or longer than the account is locked."""
+    pair_due: Due = "grows"
+    """When the pair is due again after a fatal outcome: `with the terminal`, because the pair is
+    not to blame and keeps its place; `grows` from 5 s to 1 h; or at `HR's edit`."""
+    photo_rest: Rests | None = None
+    """How long the terminal rests after a partial outcome."""
+    photo_due: Due = "grows"
+    """When the pair is due again after a partial outcome."""
+
+
+CONSEQUENCES: Final[Mapping[type[TerminalError], Consequence]] = {
+    TerminalError: Consequence(at_photo="fatal"),
+    TerminalUnusable: Consequence(at_photo="fatal", pair_due="with the terminal"),
+    TerminalUnreachable: Consequence(
+        at_photo="fatal", asked_back="next visit", pair_due="with the terminal"
+    ),
+    # It may still be at work on the photo.
+    TerminalTimeout: Consequence(asked_back="next visit", photo_rest="grows"),
+    TerminalBusy: Consequence(asked_back="later", pair_due="with the terminal"),
+    LoginRefused: Consequence(
+        at_photo="fatal", asked_back="next visit", rest="login", pair_due="with the terminal"
+    ),
+    TerminalRefused: Consequence(rest="short"),
+    TerminalFull: Consequence(rest="short"),
+    DataRefused: Consequence(at_person="skipped", pair_due="HR's edit", photo_due="HR's edit"),
+    PhotoUnusable: Consequence(at_person="skipped", pair_due="HR's edit", photo_due="HR's edit"),
+    PersonAbsent: Consequence(),
+    PhotoNotFetched: Consequence(),
+    NotSupported: Consequence(rest="short", photo_due="HR's edit"),
+    NotKept: Consequence(at_photo="fatal", rest="short"),
+    AnswerUnexplained: Consequence(at_photo="fatal", rest="short"),
+}
+
+
+def consequence(error: TerminalError) -> Consequence:
+    """Return the row of an error."""
+    return CONSEQUENCES[type(error)]
+
+
+def is_unanswering(error: BaseException | None) -> bool:
+    """Tell whether a terminal that met this error is not to be asked anything more on a visit."""
+    return isinstance(error, TerminalError) and consequence(error).asked_back == "next visit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +120,25 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
     terminal; `random` returns a number from 0 to 1.
     """
     error = outcome.error
-    if error is None or isinstance(error, DataRefused):
+    if error is None:
         return DONE
-    pair_s = _jittered(PAIR_PAUSES_S, attempts, random)
-    if outcome.status != "fatal":  # the person is there, only the photo is not
-        if isinstance(error, NotSupported):
-            return DONE
-        if isinstance(error, TerminalTimeout):  # it may be at work on the photo still
-            return Retry(pair_s=pair_s, terminal_s=_jittered(TERMINAL_PAUSES_S, failures, random))
+    row = consequence(error)
+    fatal = outcome.status == "fatal"
+    due, rest = (row.pair_due, row.rest) if fatal else (row.photo_due, row.photo_rest)
+    if due == "HR's edit":
+        return DONE
+    pair_s = 0.0 if due == "with the terminal" else _jittered(PAIR_PAUSES_S, attempts, random)
+    if rest is None:
         return Retry(pair_s=pair_s, terminal_s=None)
-    if isinstance(error, (AnswerUnexplained, NotKept, NotSupported, TerminalRefused)):
-        failures = min(failures, 1)  # it answers: others need not wait long for this one's fault
-    if isinstance(error, LoginRefused):
-        terminal_s = login_rest_s(error)
-    else:
-        terminal_s = _jittered(TERMINAL_PAUSES_S, failures, random)
-    return Retry(pair_s=0.0 if isinstance(error, PAIR_BLAMELESS) else pair_s, terminal_s=terminal_s)
+    if isinstance(error, LoginRefused) and rest == "login":
+        return Retry(pair_s=pair_s, terminal_s=login_rest_s(error))
+    count = min(failures, 1) if rest == "short" else failures
+    return Retry(pair_s=pair_s, terminal_s=_jittered(TERMINAL_RESTS_S, count, random))
 
 
 def login_rest_s(error: LoginRefused) -> float:
     """Return for how long a terminal that refused the login rests, in seconds."""
-    return max(LOGIN_REST_S, min(error.locked_s + 60.0, MOST_LOCKED_S))
+    return max(LOGIN_REST_S, min(error.locked_s + 60.0, MAX_LOCKED_S))
 
 
 def _jittered(pauses: tuple[float, ...], count: int, random: Callable[[], float]) -> float:

@@ -2,7 +2,7 @@
 
 What the worker and the buttons' runs have in common. A pair whose push needs to be read back is
 recorded as done only after that, so that a receiver that dies in between pushes it again. A visit
-whose `rest` is set is over.
+whose `resting` is set is over.
 """
 
 import asyncio
@@ -27,17 +27,13 @@ from receiver.core.models import (
     LeaverPolicy,
     Outcome,
     Pair,
-    Rest,
-    Terminal,
 )
-from receiver.supabase.ledger import Ledger
 from receiver.sync import read_back
-from receiver.sync.consequences import decide
-from receiver.sync.read_back import DEAF
-from receiver.sync.rules import NOT_NOW, UNKNOWN_PHOTO, Intend, sync, sync_photo
+from receiver.sync.consequences import consequence, decide, is_unanswering
+from receiver.sync.rules import UNKNOWN_PHOTO, Intend, sync, sync_photo
 from receiver.sync.verdict import already_so, judged, not_yet_gone, number_to_ask
-from receiver.sync.visit import Visit, Visits
-from receiver.terminals.persons import TerminalClient
+from receiver.sync.visit import Visit, failed
+from receiver.terminals.client import TerminalClient
 
 UNREAD_S = 900.0
 """After which a pair that a long run has not read back is pushed again by the worker."""
@@ -62,33 +58,26 @@ class Push:
 class Pushes:
     """Pushes by this receiver's rules for leavers."""
 
-    def __init__(self, policy: LeaverPolicy, ledger: Ledger, visits: Visits) -> None:
+    def __init__(self, policy: LeaverPolicy) -> None:
         self._policy = policy
-        self._ledger = ledger
-        self._visits = visits
 
     async def serve(
-        self,
-        visit: Visit,
-        terminal: Terminal,
-        pairs: Sequence[Pair],
-        employees: Mapping[UUID, Employee],
+        self, visit: Visit, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
     ) -> None:
-        """Bring wanted pairs there one by one; with none, only look at the terminal.
+        """Bring wanted pairs there one by one; with none, only identify the terminal.
 
         `employees` are those of the pairs, read after these were claimed. Ends early when one of
         the pairs gives the terminal a rest, or somebody pressed a button.
         """
-        client = self._visits.client(terminal, visit)
         try:
-            await client.look()
+            await visit.client.calls.identify()
             could_be = (
                 number_to_ask(employees[pair.employee_id], pair.held, self._policy)
                 for pair in pairs
             )
-            asked = await read_back.before(client, [number for number in could_be if number])
+            asked = await read_back.before(visit.client, [number for number in could_be if number])
         except TerminalError as error:
-            await self._could_not_ask(visit, pairs, error)
+            await _could_not_ask(visit, pairs, error)
             return
         pushes: list[Push] = []
         owners: dict[str, UUID] = {}
@@ -99,7 +88,7 @@ class Pushes:
             employee = employees[pair.employee_id]
             outcome = already_so(employee, pair.held, self._policy, asked)
             if outcome is None:
-                push = await self.push(visit, client, pair, employee)
+                push = await self.push(visit, pair, employee)
             else:
                 push = Push(pair=pair, employee=employee, outcome=outcome)
             if push.outcome.held.employee_no is not None:
@@ -107,47 +96,41 @@ class Pushes:
             if push.outcome.expected:
                 pushes.append(push)
             else:
-                await self._conclude(visit, pair, push.outcome)
-            ends = push.outcome.status == "fatal" or visit.rest is not None or visit.deaf
-            if ends or self._visits.is_waited_for(visit.terminal_id):
+                await _conclude(visit, pair, push.outcome)
+            ends = push.outcome.status == "fatal" or visit.resting or visit.is_unanswering
+            if ends or visit.is_waited_for:
                 break
-        await self.settle(visit, client, pushes)
+        await self.settle(visit, pushes)
 
-    async def push(
-        self,
-        visit: Visit,
-        client: TerminalClient,
-        pair: Pair,
-        employee: Employee,
-        *,
-        how: Sync = sync,
-    ) -> Push:
+    async def push(self, visit: Visit, pair: Pair, employee: Employee, *, how: Sync = sync) -> Push:
         """Push one pair; `settle` it afterwards."""
-        answered = client.calls_answered
+        answered = visit.client.calls.answered
         number = pair.held.employee_no
 
         async def intend(employee_no: str) -> None:
             nonlocal number
-            await self._intend(visit, employee.id, employee_no)
+            await visit.intend(employee.id, employee_no)
             number = employee_no
 
         try:
-            outcome = await how(client, employee, pair.held, self._policy, intend)
+            outcome = await how(visit.client, employee, pair.held, self._policy, intend)
         except ReceiverError:
             raise
         except Exception:  # a mistake of ours over one person must not hold up everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
             held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
-            outcome = _fatal(error, held)
+            outcome = failed(error, held)
         if isinstance(outcome.error, TerminalTimeout):
-            visit.deaf = True  # it may be at work still; another call would come in the middle
-        elif client.calls_answered > answered and outcome.status != "fatal":
+            visit.is_unanswering = (
+                True  # it may be at work still; another call would come in the middle
+            )
+        elif visit.client.calls.answered > answered and outcome.status != "fatal":
             visit.failures = 0
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)
 
     async def settle(
-        self, visit: Visit, client: TerminalClient, pushes: Sequence[Push], *, late: bool = False
+        self, visit: Visit, pushes: Sequence[Push], *, late: bool = False
     ) -> list[Push]:
         """Ask the terminal whether it holds what was pushed, and record what became of it.
 
@@ -156,16 +139,18 @@ class Pushes:
         expected = [e for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
         fatal = [push.outcome for push in pushes if push.outcome.status == "fatal"]
-        deaf = visit.deaf or any(isinstance(outcome.error, DEAF) for outcome in fatal)
-        unread = deaf and bool(expected)
+        unanswering = visit.is_unanswering or any(is_unanswering(one.error) for one in fatal)
+        unread = unanswering and bool(expected)
         if expected and not unread:
             try:
-                found = await read_back.after(client, expected)
-            except NOT_NOW as error:
-                unread = True
-                self.blame(visit, error)
-            except TerminalError as error:  # it cannot be asked: its word is taken
-                log.info("not_read_back", terminal_id=str(visit.terminal_id), reason=error.message)
+                found = await read_back.after(visit.client, expected)
+            except TerminalError as error:
+                unread = consequence(error).asked_back != "now"
+                if unread:
+                    visit.blame(error)
+                else:  # it cannot be asked: its word is taken
+                    id_ = str(visit.terminal_id)
+                    log.info("not_read_back", terminal_id=id_, reason=error.message)
         # A number that one employee gave up and another got in the same visit is the other's now.
         got = {push.outcome.held.employee_no: push.employee.id for push in pushes}
         settled = []
@@ -186,7 +171,7 @@ class Pushes:
         at_once = LATE_RECORDS_AT_ONCE if late else 1
         for start in range(0, len(settled), at_once):
             await _all_of(
-                self._conclude(
+                _conclude(
                     visit,
                     push.pair,
                     push.outcome,
@@ -198,108 +183,37 @@ class Pushes:
             )
         return settled
 
-    async def hold(self, visit: Visit, client: TerminalClient, push: Push) -> bool:
+    async def hold(self, visit: Visit, push: Push) -> bool:
         """Record a push that is to be settled later; False where nothing is left to settle."""
         # Somebody who must not pass is asked about at once: by then their number may be another's.
         ending = any(expected.may_pass is False for expected in push.outcome.expected)
         if not push.outcome.expected or push.outcome.error is not None or ending:
-            await self.settle(visit, client, [push])
+            await self.settle(visit, [push])
             return False
-        await self._record(visit, push.pair, push.outcome, UNREAD_S)
+        await visit.record(push.pair, push.outcome, retry_s=UNREAD_S)
         return True
 
-    def blame(self, visit: Visit, error: TerminalError) -> None:
-        """Have a terminal left alone for something that is of no pair's making."""
-        outcome = _fatal(error, NOTHING_HELD)
-        retry = decide(outcome, attempts=0, failures=visit.failures, random=random.random)
-        self._rest(visit, outcome, retry.terminal_s or 0.0)
 
-    async def _could_not_ask(
-        self, visit: Visit, pairs: Sequence[Pair], error: TerminalError
-    ) -> None:
-        """Note on the first pair why nothing can be done there now, and leave the terminal."""
-        if not pairs:
-            self.blame(visit, error)
-            return
-        await self._conclude(visit, pairs[0], _fatal(error, pairs[0].held))
-
-    async def _conclude(
-        self,
-        visit: Visit,
-        pair: Pair,
-        outcome: Outcome,
-        *,
-        still_wanted: bool = False,
-        late: bool = False,
-    ) -> None:
-        """Decide what follows from an outcome, record it, and note on the visit what it means."""
-        retry = decide(
-            outcome, attempts=pair.attempts, failures=visit.failures, random=random.random
-        )
-        if still_wanted and retry.pair_s is None:
-            retry = replace(retry, pair_s=0.0)
-        if retry.pair_s:
-            visit.again_s = min(retry.pair_s, visit.again_s or retry.pair_s)
-        if retry.terminal_s is not None:  # before it is recorded: that may fail, and be forgotten
-            self._rest(visit, outcome, retry.terminal_s)
-        await self._record(visit, pair, outcome, retry.pair_s, late=late)
-
-    def _rest(self, visit: Visit, outcome: Outcome, rest_s: float) -> None:
-        """Have the terminal left alone after this visit."""
-        visit.failures += 1
-        visit.deaf = visit.deaf or isinstance(outcome.error, DEAF)
-        visit.rest = Rest(
-            seconds=rest_s,
-            reason=outcome.message,
-            kind=outcome.error.kind if outcome.error else TerminalError.kind,
-        )
-        log.warning(
-            "terminal_blocked",
-            terminal_id=str(visit.terminal_id),
-            reason=outcome.message,
-            rests_s=round(rest_s, 1),
-        )
-
-    async def _intend(self, visit: Visit, employee_id: UUID, employee_no: str) -> None:
-        asked_at, lease_s = time.monotonic(), self._visits.lease_s
-        await self._ledger.intend(
-            visit.terminal_id, visit.fence, employee_id, employee_no, lease_s=lease_s
-        )
-        visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
-
-    async def _record(
-        self,
-        visit: Visit,
-        pair: Pair,
-        outcome: Outcome,
-        retry_s: float | None,
-        *,
-        late: bool = False,
-    ) -> None:
-        asked_at, lease_s = time.monotonic(), self._visits.lease_s
-        await self._ledger.record(
-            visit.terminal_id,
-            visit.fence,
-            pair,
-            outcome,
-            retry_s=retry_s,
-            lease_s=lease_s,
-            late=late,
-        )
-        visit.lease.renewed(asked_at=asked_at, lease_s=lease_s)
-        log.info(
-            "pair_synced" if outcome.status == "success" else "pair_not_synced",
-            terminal_id=str(visit.terminal_id),
-            employee_id=str(pair.employee_id),
-            status=outcome.status,
-            step=outcome.step,
-            reason=outcome.message,
-            retry_s=retry_s,
-        )
+async def _could_not_ask(visit: Visit, pairs: Sequence[Pair], error: TerminalError) -> None:
+    """Record on the first pair why nothing can be done there now, and leave the terminal."""
+    if pairs:
+        await _conclude(visit, pairs[0], failed(error, pairs[0].held))
+    else:
+        visit.blame(error)
 
 
-def _fatal(error: TerminalError, held: Held) -> Outcome:
-    return Outcome(status="fatal", step="person", message=error.message, held=held, error=error)
+async def _conclude(
+    visit: Visit, pair: Pair, outcome: Outcome, *, still_wanted: bool = False, late: bool = False
+) -> None:
+    """Decide what follows from an outcome, note it on the visit, and record it."""
+    retry = decide(outcome, attempts=pair.attempts, failures=visit.failures, random=random.random)
+    if still_wanted and retry.pair_s is None:
+        retry = replace(retry, pair_s=0.0)
+    if retry.pair_s:
+        visit.due_again_s = min(retry.pair_s, visit.due_again_s or retry.pair_s)
+    if retry.terminal_s is not None:  # before it is recorded: that may fail, and be forgotten
+        visit.rest(outcome, retry.terminal_s)
+    await visit.record(pair, outcome, retry_s=retry.pair_s, late=late)
 
 
 async def _all_of(ends: Iterable[Awaitable[None]]) -> None:

@@ -5,35 +5,31 @@ from dataclasses import replace
 from typing import Final
 
 from receiver.core.errors import (
-    LoginRefused,
     TerminalBusy,
     TerminalError,
-    TerminalTimeout,
-    TerminalUnreachable,
 )
 from receiver.core.models import Expected, Found
-from receiver.terminals.persons import TerminalClient
+from receiver.sync.consequences import is_unanswering
+from receiver.terminals.client import TerminalClient
 
 LOOK_FIRST: Final = 3
 """From so many pairs on that may be in step already, one search before is cheaper than pushes."""
 BUSY_SEARCHES: Final = 3
 """How often a busy terminal is asked for what it holds before its word is taken."""
-DEAF: Final = (TerminalUnreachable, TerminalTimeout, LoginRefused)
-"""After these a terminal is not asked anything more."""
 
 
 async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found | None]:
     """Return what it says of each of these numbers; of none where they are few, or it cannot say.
 
-    Raises what DEAF names.
+    Raises TerminalError where the terminal is not to be asked anything more.
     """
     if len(numbers) < LOOK_FIRST:
         return {}
     try:
         found = await _find(client, numbers)
-    except DEAF:
-        raise
-    except TerminalError:
+    except TerminalError as error:
+        if is_unanswering(error):
+            raise
         return {}
     return {number: found.get(number) for number in numbers}
 
@@ -48,9 +44,9 @@ async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping
     for one in expected:
         there = found.get(one.employee_no)
         if one.face and there is not None and there.faces == 0:
-            faces = int(await client.has_face(one.employee_no))
+            faces = int(await client.faces.has(one.employee_no))
             if not faces:  # nor will the next one that it says that it fetches
-                await client.prefer_upload()
+                await client.faces.prefer_upload()
             found[one.employee_no] = replace(there, faces=faces)
     return found
 
@@ -58,7 +54,7 @@ async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping
 async def _find(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:
     for _ in range(BUSY_SEARCHES - 1):
         try:
-            return await client.find(numbers)
+            return await client.persons.find(numbers)
         except TerminalBusy:
             continue
-    return await client.find(numbers)
+    return await client.persons.find(numbers)

@@ -12,16 +12,10 @@ from typing import Protocol
 from receiver.core.errors import (
     AnswerUnexplained,
     DataRefused,
-    LoginRefused,
     NotKept,
     NotSupported,
     PersonAbsent,
-    PhotoNotFetched,
-    TerminalBusy,
     TerminalError,
-    TerminalRefused,
-    TerminalTimeout,
-    TerminalUnreachable,
 )
 from receiver.core.models import (
     Employee,
@@ -33,20 +27,7 @@ from receiver.core.models import (
     Status,
     Step,
 )
-
-PHOTO_ALONE = (
-    DataRefused,
-    NotSupported,
-    PersonAbsent,
-    PhotoNotFetched,
-    TerminalBusy,
-    TerminalRefused,
-    TerminalTimeout,
-)
-"""Errors that, met at the photo, leave a person who may pass: `partial`. Any other is `fatal`."""
-
-NOT_NOW = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
-"""Errors of a terminal that can be asked later."""
+from receiver.sync.consequences import consequence
 
 UNKNOWN_PHOTO = "unknown"
 """In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
@@ -63,26 +44,42 @@ changes its face: the ledger must know of everybody who may have to leave, and m
 photo that may be there no longer."""
 
 
-class PersonTerminal(Protocol):
-    """What this module asks of a terminal; `isapi.TerminalClient` is one."""
+class TerminalPersons(Protocol):
+    """What these rules ask of a terminal's persons; `terminals.persons.Persons` does it."""
 
-    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
-        """Hold this person; return whether the terminal did before, as `known` guesses."""
+    async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
+        """Hold this person; return whether the terminal did before, as `expected_there` guesses."""
 
-    async def put_face(self, employee_no: str, photo_url: str) -> None:
-        """Hold this photo as the person's face."""
-
-    async def remove_face(self, employee_no: str) -> None:
-        """Hold no face of the person."""
-
-    async def end_validity(self, employee_no: str, name: str) -> None:
+    async def end(self, employee_no: str, name: str) -> None:
         """Let the person pass no longer."""
 
     async def erase(self, employee_no: str) -> None:
         """Erase the person."""
 
     async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
-        """Return those of these numbers whom the terminal holds."""
+        """Return the persons whom the terminal holds under these numbers."""
+
+
+class TerminalFaces(Protocol):
+    """What these rules ask of a terminal's faces; `terminals.faces.Faces` does it."""
+
+    async def put(self, employee_no: str, photo_url: str) -> None:
+        """Hold this photo as the person's face."""
+
+    async def remove(self, employee_no: str) -> None:
+        """Hold no face of the person."""
+
+
+class PersonTerminal(Protocol):
+    """A terminal, as these rules need it; `terminals.client.TerminalClient` is one."""
+
+    @property
+    def persons(self) -> TerminalPersons:
+        """Its persons."""
+
+    @property
+    def faces(self) -> TerminalFaces:
+        """Their faces."""
 
 
 def photo_fingerprint(employee: Employee) -> str | None:
@@ -133,7 +130,7 @@ async def _end_number(
     ended = await _sync_leaver(terminal, employee, held, "expire")
     if ended.status == "success":
         try:
-            await terminal.remove_face(held.employee_no or "")
+            await terminal.faces.remove(held.employee_no or "")
         except (DataRefused, NotSupported, PersonAbsent):
             pass  # it has no such face, or cannot be rid of it
         except TerminalError as error:
@@ -179,14 +176,12 @@ async def _sync_photo(
     terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
 ) -> Outcome:
     try:
-        await terminal.put_face(employee_no, photo_url)
+        await terminal.faces.put(employee_no, photo_url)
     except PersonAbsent as error:
         words = f"{error.message} The whole employee is synced next."
         return _outcome("skipped", "photo", words, held, error)
-    except PHOTO_ALONE as error:
-        return _outcome("partial", "photo", _photo_failed(employee_no, error), held, error)
     except TerminalError as error:
-        return _outcome("fatal", "photo", error.message, held, error)
+        return _photo_failed(employee_no, error, held)
     if held.employee_no == employee_no:
         held = replace(held, photo=photo_fingerprint(employee))
     expected = Expected(employee_no=employee_no, may_pass=None, face=True)
@@ -197,17 +192,19 @@ async def _sync_person(
     terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
     noted = held.employee_no == employee_no
-    known = noted and held.photo != NOT_THERE
+    expected_there = noted and held.photo != NOT_THERE
     if not noted:
         await intend(employee_no)
         # Whoever the terminal may know by this number may have a face there that is not theirs.
         held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO)
     try:
-        known = await terminal.put_person(employee_no, employee.name, known=known)
+        was_there = await terminal.persons.put(
+            employee_no, employee.name, expected_there=expected_there
+        )
     except TerminalError as error:
         return _person_failed(error, held)  # it may hold them all the same
     # Somebody who was there, and of whom the ledger knew nothing, may have anybody's face.
-    photo = (held.photo if noted else UNKNOWN_PHOTO) if known else None
+    photo = (held.photo if noted else UNKNOWN_PHOTO) if was_there else None
     held = replace(held, photo=photo)
     expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
@@ -217,26 +214,20 @@ async def _sync_person(
         await intend(employee_no)
     try:
         if employee.photo_url is None:
-            await terminal.remove_face(employee_no)
+            await terminal.faces.remove(employee_no)
             words = "The person is there, the photo is removed."
         else:
-            await terminal.put_face(employee_no, employee.photo_url)
+            await terminal.faces.put(employee_no, employee.photo_url)
             words = "Person and photo are on the terminal."
-    except PHOTO_ALONE as error:
-        why = _photo_failed(employee_no, error)
-        message = f"The person is on the terminal, the photo is not. {why}"
-        if employee.photo_url is None:
-            message = f"The photo could not be removed from the terminal. {why}"
-        return _outcome(
-            "partial",
-            "photo",
-            message,
-            replace(held, photo=UNKNOWN_PHOTO),
-            error,
-            expected=(replace(expected, face=None),),
-        )
     except TerminalError as error:
-        return _outcome("fatal", "photo", error.message, replace(held, photo=UNKNOWN_PHOTO), error)
+        failed = _photo_failed(employee_no, error, replace(held, photo=UNKNOWN_PHOTO))
+        if failed.status != "partial":
+            return failed
+        what = "The person is on the terminal, the photo is not."
+        if employee.photo_url is None:
+            what = "The photo could not be removed from the terminal."
+        expected = replace(expected, face=None)
+        return replace(failed, message=f"{what} {failed.message}", expected=(expected,))
     held = replace(held, photo=photo_fingerprint(employee))
     return _outcome("success", "done", words, held, expected=(expected,))
 
@@ -251,8 +242,12 @@ def expected_of(employee: Employee, employee_no: str) -> Expected:
     )
 
 
-def _photo_failed(employee_no: str, error: TerminalError) -> str:
-    return f"Photo of {employee_no}: {error.message[0].lower()}{error.message[1:]}"
+def _photo_failed(employee_no: str, error: TerminalError, held: Held) -> Outcome:
+    status = consequence(error).at_photo
+    message = error.message
+    if status == "partial":
+        message = f"Photo of {employee_no}: {message[0].lower()}{message[1:]}"
+    return _outcome(status, "photo", message, held, error)
 
 
 async def _sync_leaver(
@@ -272,7 +267,7 @@ async def _sync_leaver(
             if policy == "delete":
                 await _erase(terminal, number, employee.name)
             else:
-                await terminal.end_validity(number, employee.name)
+                await terminal.persons.end(number, employee.name)
     except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
         return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
@@ -286,9 +281,9 @@ async def _sync_leaver(
 async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
     """Erase a person; where the terminal does not know how, let them at least pass no longer."""
     try:
-        await terminal.erase(employee_no)
+        await terminal.persons.erase(employee_no)
     except (AnswerUnexplained, NotSupported):
-        await terminal.end_validity(employee_no, name)
+        await terminal.persons.end(employee_no, name)
         raise
 
 
@@ -305,19 +300,16 @@ def numbers_to_end(employee: Employee, held: Held) -> list[str]:
 async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
     """Ask whether a number was really ended; a terminal that cannot be asked is believed."""
     try:
-        there = (await terminal.find([employee_no])).get(employee_no)
-    except NOT_NOW as error:
-        return error
-    except TerminalError:
-        return None
+        there = (await terminal.persons.find([employee_no])).get(employee_no)
+    except TerminalError as error:
+        return None if consequence(error).asked_back == "now" else error
     if there is None or there.access in ("ended", None):
         return None
     return NotKept(f"The terminal answered OK, but person {employee_no} may still pass.")
 
 
 def _person_failed(error: TerminalError, held: Held) -> Outcome:
-    status: Status = "skipped" if isinstance(error, DataRefused) else "fatal"
-    return _outcome(status, "person", error.message, held, error)
+    return _outcome(consequence(error).at_person, "person", error.message, held, error)
 
 
 def _outcome(  # noqa: PLR0913 - one row

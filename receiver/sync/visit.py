@@ -1,10 +1,11 @@
 """A visit to one leased terminal: from the lease to a client for it, to giving it back.
 
-What the worker, the buttons' runs and `receiver check` share, so that whoever calls a terminal does
-it by the gate, under a lease, and leaves its rest in the ledger.
+What the worker, the buttons' runs, drifts and `receiver check` share, so that each of them calls a
+terminal through the gate and under a lease, and leaves its rest in the ledger.
 """
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,51 +23,173 @@ from receiver.core.errors import (
     SupabaseRefused,
     SupabaseUnreachable,
     TerminalBusy,
+    TerminalError,
     TerminalRefused,
     TerminalReplaced,
 )
 from receiver.core.logs import get_logger
 from receiver.core.metrics import Metrics
-from receiver.core.models import Asked, Capabilities, Leased, Rest, Terminal
+from receiver.core.models import (
+    NOTHING_HELD,
+    Capabilities,
+    Held,
+    LeaseAnswer,
+    Leased,
+    Outcome,
+    Pair,
+    Rest,
+    Terminal,
+)
 from receiver.core.settings import Settings
 from receiver.supabase.ledger import Ledger
+from receiver.sync.consequences import decide, is_unanswering
 from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
-from receiver.terminals.persons import Photo, TerminalClient
+from receiver.terminals.calls import Calls
+from receiver.terminals.client import TerminalClient
+from receiver.terminals.faces import FetchPhoto
 
 LEASE_PAUSE_S = 0.25
 """Between asks for a terminal that another holds."""
-MOST_LEASE_WAIT_S = 300.0
+MAX_LEASE_WAIT_S = 300.0
 """Longer than a worker's batch of pairs takes at the default pause."""
-MOST_PHOTO_S = 40.0
+MAX_PHOTO_S = 40.0
 """For one photo and those before it in the queue."""
 
 log = get_logger(__name__)
 
 
 class Visit:
-    """One terminal while it is ours: its lease, and how it went so far."""
+    """One terminal while it is ours, and what is done under its lease.
 
-    def __init__(self, leased: Leased, lease: Lease) -> None:
+    Each call of the ledger names the lease, and lengthens it where it can; each raises LeaseLost
+    where another receiver has the terminal.
+    """
+
+    def __init__(self, visits: "Visits", leased: Leased, *, asked_at: float) -> None:
+        """Begin a visit to a terminal that was leased by a request begun at `asked_at`."""
+        self.leased = leased
         self.terminal_id = leased.terminal_id
-        self.fence = leased.fence
         self.failures = leased.failures
-        """What went wrong in a row, on this visit and those before it."""
-        self.lease = lease
-        self.known = leased.known
-        """What the ledger remembers of the terminal."""
-        self.look = leased.look
-        """Whether it is to be asked first which hardware it is."""
-        self.client: TerminalClient | None = None
-        self.deaf = False
-        """Whether it is of no use to ask it anything more."""
-        self.again_s: float | None = None
+        """How often in a row something went wrong, on this visit and those before it."""
+        self.is_unanswering = False
+        """Whether the terminal is not to be asked anything more on this visit."""
+        self.due_again_s: float | None = None
         """When the first of its pairs that failed is due again, in seconds."""
-        self.rest: Rest | None = None
+        self.resting: Rest | None = None
         """Set when the terminal is to be left alone; the visit must end then."""
+        self._visits = visits
+        self._ledger = visits.ledger
+        self.lease = Lease(self._renew, until=asked_at + visits.lease_s, clock=time.monotonic)
+        self._client: TerminalClient | None = None
+
+    def open(self, terminal: Terminal) -> TerminalClient:
+        """Return the client, whose every call passes the gate under the visit's lease."""
+        if self._client is None:
+            self._client = self._visits.client(self, terminal)
+        return self._client
+
+    @property
+    def client(self) -> TerminalClient:
+        """The client of a visit that was opened."""
+        assert self._client is not None, "the visit was not opened"  # noqa: S101 - a mistake of ours
+        return self._client
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a button of this receiver waits for the terminal."""
+        return self._visits.is_waited_for(self.terminal_id)
+
+    async def take(self, employee_id: UUID) -> Pair:
+        """Want one pair now, whatever was done before, and return it."""
+        return await self._ledger.take(self.terminal_id, self.leased.fence, employee_id)
+
+    async def due(self, *, limit: int) -> tuple[Pair, ...]:
+        """Return pairs that are due here."""
+        return await self._ledger.due(self.terminal_id, self.leased.fence, limit=limit)
+
+    async def intend(self, employee_id: UUID, employee_no: str) -> None:
+        """Note a number before the call that puts it there or changes its face."""
+        with self._lengthening() as lease_s:
+            await self._ledger.intend(
+                self.terminal_id, self.leased.fence, employee_id, employee_no, lease_s=lease_s
+            )
+
+    async def record(
+        self, pair: Pair, outcome: Outcome, *, retry_s: float | None, late: bool = False
+    ) -> None:
+        """Record a pair's outcome; see `Ledger.record`."""
+        with self._lengthening() as lease_s:
+            await self._ledger.record(
+                self.terminal_id,
+                self.leased.fence,
+                pair,
+                outcome,
+                retry_s=retry_s,
+                lease_s=lease_s,
+                late=late,
+            )
+        log.info(
+            "pair_synced" if outcome.status == "success" else "pair_not_synced",
+            terminal_id=str(self.terminal_id),
+            employee_id=str(pair.employee_id),
+            status=outcome.status,
+            step=outcome.step,
+            reason=outcome.message,
+            retry_s=retry_s,
+        )
+
+    async def remember(self, capabilities: Capabilities) -> None:
+        """Have the ledger remember what a terminal takes; raise TerminalReplaced if it is new."""
+        with self._lengthening() as lease_s:
+            replaced = await self._ledger.meet(
+                self.terminal_id, self.leased.fence, capabilities, lease_s=lease_s
+            )
+        if replaced:
+            log.warning("terminal_replaced", terminal_id=str(self.terminal_id))
+            raise TerminalReplaced
+
+    def blame(self, error: TerminalError) -> None:
+        """Have the terminal left alone for something that no pair caused."""
+        outcome = failed(error, NOTHING_HELD)
+        retry = decide(outcome, attempts=0, failures=self.failures, random=random.random)
+        self.rest(outcome, retry.terminal_s or 0.0)
+
+    def rest(self, outcome: Outcome, seconds: float) -> None:
+        """Have the terminal left alone after this visit."""
+        self.failures += 1
+        self.is_unanswering = self.is_unanswering or is_unanswering(outcome.error)
+        kind = outcome.error.kind if outcome.error else TerminalError.kind
+        self.resting = Rest(seconds=seconds, reason=outcome.message, kind=kind)
+        log.warning(
+            "terminal_blocked",
+            terminal_id=str(self.terminal_id),
+            reason=outcome.message,
+            rests_s=round(seconds, 1),
+        )
+
+    async def give_back(self) -> None:
+        """Give the terminal back, with the rest that was decided on."""
+        await self._ledger.release(
+            self.terminal_id,
+            self.leased.fence,
+            pause_s=self._visits.gate.pause_left_s(self.terminal_id),
+            failures=self.failures,
+            rest=self.resting,
+        )
+
+    async def _renew(self, lease_s: float) -> None:
+        await self._ledger.renew(self.terminal_id, self.leased.fence, lease_s=lease_s)
+
+    @contextmanager
+    def _lengthening(self) -> Iterator[float]:
+        """Note that a call of the ledger lengthened the lease too, to the seconds yielded."""
+        asked_at, lease_s = time.monotonic(), self._visits.lease_s
+        yield lease_s
+        self.lease.renewed(asked_at=asked_at, lease_s=lease_s)
 
 
 class Visits:
-    """Opens and closes visits; `ledger` leases in this receiver's name."""
+    """Opens visits in this receiver's name, and ends them."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it works with
         self,
@@ -74,24 +197,23 @@ class Visits:
         ledger: Ledger,
         gate: Gate,
         terminals_http: httpx.AsyncClient,
-        photo: Photo,
+        fetch_photo: FetchPhoto,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
-        self._ledger = ledger
-        self._gate = gate
-        self._http = terminals_http
-        self._photo = photo
-        self._metrics = metrics
+        self.ledger = ledger
+        self.gate = gate
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S + LEASE_SPARE_S
         """For how long to lease: enough for some calls other than a face's."""
-
+        self._settings = settings
+        self._http = terminals_http
+        self._fetch_photo = fetch_photo
+        self._metrics = metrics
         self._waited_for: Counter[UUID] = Counter()
-        self._kept: dict[UUID, Visit] = {}
+        self._not_given_back: dict[UUID, Visit] = {}
 
     @contextmanager
     def waiting_for(self, terminal_id: UUID) -> Iterator[None]:
-        """Ask whoever of this receiver visits the terminal to leave after the pair in hand."""
+        """Ask the visit of this receiver to the terminal, if any, to end after the pair in hand."""
         self._waited_for[terminal_id] += 1
         try:
             yield
@@ -99,37 +221,32 @@ class Visits:
             self._waited_for[terminal_id] -= 1
 
     def is_waited_for(self, terminal_id: UUID) -> bool:
-        """Tell whether somebody of this receiver waits for the terminal."""
+        """Tell whether a button of this receiver waits for the terminal."""
         return self._waited_for[terminal_id] > 0
 
     def begin(self, leased: Leased, *, asked_at: float) -> Visit:
         """Return the visit to a terminal leased for `lease_s` by a request begun at `asked_at`."""
-        lease = Lease(
-            lambda s: self._ledger.renew(leased.terminal_id, leased.fence, lease_s=s),
-            until=asked_at + self.lease_s,
-            clock=time.monotonic,
-        )
-        return Visit(leased, lease)
+        return Visit(self, leased, asked_at=asked_at)
 
-    async def ask(self, terminal_id: UUID) -> tuple[Asked, Visit | None]:
-        """Ask for one terminal: what came of it, and the visit where it is ours now."""
+    async def ask(self, terminal_id: UUID) -> tuple[LeaseAnswer, Visit | None]:
+        """Ask for one terminal: the answer, and the visit where the terminal is ours now."""
         asked_at = time.monotonic()
-        asked = await self._ledger.lease(terminal_id, lease_s=self.lease_s)
-        return asked, self.begin(asked.leased, asked_at=asked_at) if asked.leased else None
+        answer = await self.ledger.lease(terminal_id, lease_s=self.lease_s)
+        return answer, self.begin(answer.leased, asked_at=asked_at) if answer.leased else None
 
     async def wait_for(self, terminal_id: UUID, *, stopped: Callable[[], bool]) -> Visit:
         """Wait until the terminal is free, and lease it.
 
         Raises TerminalError where it cannot be had, RunStopped once `stopped`.
         """
-        deadline = time.monotonic() + MOST_LEASE_WAIT_S
+        deadline = time.monotonic() + MAX_LEASE_WAIT_S
         with self.waiting_for(terminal_id):
             while not stopped():
-                asked, visit = await self.ask(terminal_id)
+                answer, visit = await self.ask(terminal_id)
                 if visit is not None:
                     return visit
-                if asked.state == "resting":
-                    raise TerminalRefused(f"Left alone for now: {asked.rest_reason}")
+                if answer.state == "resting":
+                    raise TerminalRefused(f"Left alone for now: {answer.rest_reason}")
                 if time.monotonic() > deadline:
                     raise TerminalBusy(
                         "The terminal is busy with another receiver; try again later."
@@ -137,71 +254,53 @@ class Visits:
                 await asyncio.sleep(LEASE_PAUSE_S)
         raise RunStopped
 
-    def client(self, terminal: Terminal, visit: Visit) -> TerminalClient:
-        """Return the visit's client, whose every call passes the gate under the visit's lease."""
-        if visit.client is None:
-            visit.client = TerminalClient(
-                self._http,
-                terminal,
-                partial(self._gate.turn, terminal.id, visit.lease),
-                timeout_s=self._settings.device_timeout_s,
-                face_timeout_s=self._settings.face_timeout_s,
-                photo=partial(self._fetch, visit),
-                remember=partial(self._remember, visit),
-                called=self._metrics.called,
-                known=visit.known,
-                look=visit.look,
-                after_trouble=visit.failures > 0,
-            )
-        return visit.client
-
-    async def _fetch(self, visit: Visit, url: str) -> bytes:
-        """Fetch a photo while the terminal waits, which must stay ours for as long."""
-        await visit.lease.ensure(MOST_PHOTO_S)
-        try:
-            async with asyncio.timeout(MOST_PHOTO_S):
-                return await self._photo(url)
-        except TimeoutError:
-            raise PhotoNotFetched("The photo did not arrive in time.") from None
-
-    async def _remember(self, visit: Visit, known: Capabilities) -> None:
-        """Have the ledger remember what a terminal takes; raise TerminalReplaced if it is new."""
-        asked_at = time.monotonic()
-        replaced = await self._ledger.meet(
-            visit.terminal_id, visit.fence, known, lease_s=self.lease_s
+    def client(self, visit: Visit, terminal: Terminal) -> TerminalClient:
+        """Return a client for a visit; `Visit.open` keeps it."""
+        calls = Calls(
+            self._http,
+            terminal,
+            partial(self.gate.turn, terminal.id, visit.lease),
+            timeout_s=self._settings.device_timeout_s,
+            face_timeout_s=self._settings.face_timeout_s,
+            remember=visit.remember,
+            called=self._metrics.called,
+            capabilities=visit.leased.capabilities,
+            identify=visit.leased.identify,
+            after_trouble=visit.failures > 0,
         )
-        visit.lease.renewed(asked_at=asked_at, lease_s=self.lease_s)
-        if replaced:
-            log.warning("terminal_replaced", terminal_id=str(visit.terminal_id))
-            raise TerminalReplaced
+        return TerminalClient(calls, partial(self._fetch_photo_for, visit))
 
     async def end(self, visit: Visit) -> None:
-        """Give the terminal back; raises LeaseLost where another has it already."""
-        await self._ledger.release(
-            visit.terminal_id,
-            visit.fence,
-            pause_s=self._gate.pause_left_s(visit.terminal_id),
-            failures=visit.failures,
-            rest=visit.rest,
-        )
-
-    async def give_back(self, visit: Visit) -> None:
         """End a visit whatever Supabase says; a terminal not given back is free by its lease."""
         try:
-            await self.end(visit)
+            await visit.give_back()
         except (SupabaseError, LeaseLost) as error:
             if isinstance(error, LeaseLost):
                 self._metrics.lease_lost()
             elif isinstance(error, SupabaseUnreachable):
-                self._kept[visit.terminal_id] = visit
+                self._not_given_back[visit.terminal_id] = visit
             log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
 
-    async def give_back_kept(self) -> None:
+    async def give_back_late(self) -> None:
         """Give back what could not be while Supabase was away; raises SupabaseError if it still is.
 
         Sooner than the leases run out, and with the rests that were decided on.
         """
-        for visit in list(self._kept.values()):
-            with suppress(LeaseLost, SupabaseRefused):  # leased again since, or never to be given
-                await self.end(visit)
-            self._kept.pop(visit.terminal_id, None)
+        for visit in list(self._not_given_back.values()):
+            with suppress(LeaseLost, SupabaseRefused):  # leased again since, or refused for good
+                await visit.give_back()
+            self._not_given_back.pop(visit.terminal_id, None)
+
+    async def _fetch_photo_for(self, visit: Visit, url: str) -> bytes:
+        """Fetch a photo while the terminal waits, which must stay ours for as long."""
+        await visit.lease.ensure(MAX_PHOTO_S)
+        try:
+            async with asyncio.timeout(MAX_PHOTO_S):
+                return await self._fetch_photo(url)
+        except TimeoutError:
+            raise PhotoNotFetched("The photo did not arrive in time.") from None
+
+
+def failed(error: TerminalError, held: Held) -> Outcome:
+    """Return the outcome of an error at which nothing of a pair was done."""
+    return Outcome(status="fatal", step="person", message=error.message, held=held, error=error)

@@ -29,7 +29,7 @@ from receiver.sync.visit import Visit, Visits
 BATCH = 30
 """Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
 
-BREATH_S, MOST_BREATH_S = 0.02, 0.5
+BREATH_S, MAX_BREATH_S = 0.02, 0.5
 """Between an ask that found nothing due and the next, however many wakes come, and so much longer
 with each in a row: webhooks by the thousand must not become as many questions to Supabase."""
 
@@ -81,11 +81,11 @@ class Worker:
 
     async def run(self) -> None:
         """Serve terminals until `stop` was called and the last call has ended."""
-        in_vain = 0
+        nothing_due = 0
         while not self._stopping.is_set():
             self._awake.clear()
             try:
-                in_vain = 0 if await self._serve_all_due() else in_vain + 1
+                nothing_due = 0 if await self._serve_all_due() else nothing_due + 1
                 self._note_supabase(None)
             except SupabaseError as error:
                 self._note_supabase(error)
@@ -96,7 +96,7 @@ class Worker:
                 log.exception("worker_failed")
                 await self._pause_after_failure()
                 continue
-            await asyncio.sleep(min(BREATH_S * in_vain, MOST_BREATH_S))
+            await asyncio.sleep(min(BREATH_S * nothing_due, MAX_BREATH_S))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._settings.poll_s)
         await asyncio.gather(*self._visiting)
@@ -109,7 +109,7 @@ class Worker:
 
     async def _serve_all_due(self) -> int:
         """Begin a visit for each terminal that is due, and return how many there were."""
-        await self._visits.give_back_kept()
+        await self._visits.give_back_late()
         begun = 0
         while not self._stopping.is_set():
             await self._free_lanes.acquire()
@@ -151,13 +151,13 @@ class Worker:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
             self._note_supabase(error)
-            visit.rest = visit.rest or Rest(
+            visit.resting = visit.resting or Rest(
                 seconds=SUPABASE_REST_S, reason=error.message, kind="supabase"
             )
         except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
             visit.failures += 1
-            visit.rest = visit.rest or VISIT_FAILED
+            visit.resting = visit.resting or VISIT_FAILED
         await self._end(visit)
 
     async def _serve(self, visit: Visit, claim: Claim) -> None:
@@ -167,20 +167,23 @@ class Worker:
                 self._directory.employees([pair.employee_id for pair in claim.pairs]),
             )
         except TerminalUnusable as error:
-            self._pushes.blame(visit, error)
+            visit.blame(error)
         else:
-            await self._pushes.serve(visit, terminal, claim.pairs, employees)
+            visit.open(terminal)
+            await self._pushes.serve(visit, claim.pairs, employees)
 
     async def _end(self, visit: Visit) -> None:
-        await self._visits.give_back(visit)
+        await self._visits.end(visit)
         # It may have more due pairs: those over the batch, those edited meanwhile, or after its
         # rest those that failed.
-        due_in_s = max(self._settings.device_delay_s, visit.rest.seconds if visit.rest else 0.0)
+        due_in_s = max(
+            self._settings.device_delay_s, visit.resting.seconds if visit.resting else 0.0
+        )
         loop = asyncio.get_running_loop()
         loop.call_later(due_in_s, self.wake)
-        if visit.again_s is not None:
-            loop.call_later(max(due_in_s, visit.again_s), self.wake)
-        if self._visits.is_waited_for(visit.terminal_id):
+        if visit.due_again_s is not None:
+            loop.call_later(max(due_in_s, visit.due_again_s), self.wake)
+        if visit.is_waited_for:
             await asyncio.sleep(MAKE_WAY_S)
 
     def _note_supabase(self, error: SupabaseError | None) -> None:

@@ -67,36 +67,37 @@ class Calls:
         *,
         timeout_s: float,
         face_timeout_s: float,
-        known: Capabilities | None,
-        look: bool,
-        after_trouble: bool,
         remember: Remember,
         called: Called,
+        capabilities: Capabilities | None = None,
+        identify: bool = True,
+        after_trouble: bool = False,
     ) -> None:
         self._wire = Wire(http, terminal)
-        self._name = f"terminal {terminal.host}"
+        self.name = f"terminal {terminal.host}"
+        """How messages call it."""
         self._turn = turn
         self._timeout_s = timeout_s
         self._face_timeout_s = face_timeout_s
-        self._look_due = look or known is None
-        self._met = known is not None
+        self._identify_due = identify or capabilities is None
+        self._met = capabilities is not None
         self._after_trouble = after_trouble
         self._remember = remember
         self._called = called
-        self.known = known or Capabilities()
-        self.calls_answered = 0
+        self.capabilities = capabilities or Capabilities()
+        self.answered = 0
         """How often the terminal has let us in and answered; 0 means that nothing was learnt."""
 
-    async def look(self) -> None:
+    async def identify(self) -> None:
         """Ask which hardware and firmware it is if that is due, and a new one what it takes.
 
         A terminal that does not tell is as it was, or as any; only one that cannot be reached or
         refuses the login raises.
         """
-        if not self._look_due:
+        if not self._identify_due:
             return
         device = await self._asked("/ISAPI/System/deviceInfo")
-        known = self.known
+        known = self.capabilities
         if not self._met or not same_firmware(known, device or {}):
             unable = (TerminalTimeout, TerminalUnreachable)  # it was here a moment ago
             persons = await self._asked(f"{USER_INFO}/capabilities", unable)
@@ -107,14 +108,14 @@ class Calls:
         elif self._after_trouble and device and device.get("serialNumber"):
             # While it started it may have lacked what it has: each of them is found out again.
             known = replace(known, lacks=())
-        self._look_due, self._met = False, True
-        await self._learn(known)
+        self._identify_due, self._met = False, True
+        await self.learn(known)
 
     async def device_info(self) -> Mapping[str, Any]:
         """Return model, serialNumber, firmwareVersion; the cheapest call that needs the login."""
         answer = await self._send(Way(method="GET", path="/ISAPI/System/deviceInfo"), None)
         if not answer.fields.get("serialNumber"):
-            raise self._error(answer)
+            raise self.error(answer)
         return answer.fields
 
     async def _asked(
@@ -127,24 +128,26 @@ class Calls:
             if isinstance(error, (AnswerUnexplained, *unable)):
                 return None
             raise
-        refused = self._error(answer)
+        refused = self.error(answer)
         if isinstance(refused, LoginRefused):  # also one that is not a 401
             raise refused
         return None if isinstance(refused, TerminalBusy) else answer.fields
 
-    async def _learn(self, known: Capabilities) -> None:
-        self.known = known
-        await self._remember(known)
+    async def learn(self, capabilities: Capabilities) -> None:
+        """Note what the terminal was found to take, and have it remembered."""
+        self.capabilities = capabilities
+        await self._remember(capabilities)
 
-    def _lacks(self, way: Way) -> bool:
-        return way.name in self.known.lacks
+    def lacks(self, way: Way) -> bool:
+        """Tell whether the firmware was found not to have a call."""
+        return way.name in self.capabilities.lacks
 
-    async def _note_lack(self, way: Way, answer: Answer | None = None) -> None:
+    async def note_lack(self, way: Way, answer: Answer | None = None) -> None:
         """Remember that a way is not there, where the answer to it leaves no doubt."""
-        if not self._lacks(way) and (answer is None or answer.lacked):
-            await self._learn(replace(self.known, lacks=(*self.known.lacks, way.name)))
+        if not self.lacks(way) and (answer is None or answer.lacked):
+            await self.learn(replace(self.capabilities, lacks=(*self.capabilities.lacks, way.name)))
 
-    async def _by_first(
+    async def by_first(
         self,
         ways: Sequence[Way],
         body: Mapping[str, Any],
@@ -152,23 +155,28 @@ class Calls:
         params: Mapping[str, str] | None = None,
     ) -> Answer:
         """Call in the first of these ways that the firmware has; remember those it has not."""
-        left = [way for way in ways if not self._lacks(way)] or list(ways)
+        left = [way for way in ways if not self.lacks(way)] or list(ways)
         for way in left:
-            answer = await self._call(way, body, params=params)
+            answer = await self.call(way, body, params=params)
             if not answer.unsupported:
                 break
-            await self._note_lack(way, answer)
+            await self.note_lack(way, answer)
         return answer
 
-    async def _call(
+    async def call(
         self,
         way: Way,
         body: Body,
         *,
-        timeout_s: float | None = None,
+        is_of_face: bool = False,
         params: Mapping[str, str] | None = None,
     ) -> Answer:
-        await self.look()
+        """Call in this way, and return the answer whatever it says; raise where none came.
+
+        A call that is of a face may take longer: the terminal makes a model of it.
+        """
+        await self.identify()
+        timeout_s = self._face_timeout_s if is_of_face else self._timeout_s
         return await self._send(way, body, timeout_s=timeout_s, params=params)
 
     async def _send(
@@ -194,17 +202,19 @@ class Calls:
             answer = parse(status, answered)
         except TerminalError as error:
             self._called(error.kind, time.monotonic() - began_at)
-            raise error.named(self._name) from error.__cause__
+            raise error.named(self.name) from error.__cause__
         self._called(answer.kind, time.monotonic() - began_at)
-        self.calls_answered += 1
+        self.answered += 1
         return answer
 
-    def _error(self, answer: Answer) -> TerminalError:
-        if answer.says(PERSONS_FULL) and self.known.most_persons:
-            name = f"{self._name[0].upper()}{self._name[1:]}"
-            return TerminalFull(f"{name} is full ({self.known.most_persons:,} persons).")
-        return answer.error(self._name)
+    def error(self, answer: Answer) -> TerminalError:
+        """Return what an answer means as an error that names the terminal."""
+        if answer.says(PERSONS_FULL) and self.capabilities.most_persons:
+            name = f"{self.name[0].upper()}{self.name[1:]}"
+            return TerminalFull(f"{name} is full ({self.capabilities.most_persons:,} persons).")
+        return answer.error(self.name)
 
-    def _require_ok(self, answer: Answer) -> None:
+    def require_ok(self, answer: Answer) -> None:
+        """Raise what the answer means, unless the terminal says that it did it."""
         if not answer.ok:
-            raise self._error(answer)
+            raise self.error(answer)

@@ -23,7 +23,7 @@ from receiver.terminals.answers import FACE_ABSENT, FACE_EXISTS, Answer
 from receiver.terminals.calls import FACE_LIBRARY, Calls, Way
 from receiver.terminals.exchange import Body, Part
 
-Photo = Callable[[str], Awaitable[bytes]]
+FetchPhoto = Callable[[str], Awaitable[bytes]]
 """Fetches the photo at a URL as a JPEG that terminals take; raises TerminalError."""
 
 SET_UP: Final = Way(method="PUT", path=f"{FACE_LIBRARY}/FDSetUp")
@@ -50,18 +50,20 @@ NO_WAY_THERE: Final = frozenset({"networkError"})
 BY_OTHER_NAMES: Final = (AnswerUnexplained, NotSupported, PhotoNotFetched)
 
 
-class Faces(Calls):
-    """The calls about faces."""
+class Faces:
+    """The faces of one terminal."""
 
-    photo: Photo
+    def __init__(self, calls: Calls, fetch_photo: FetchPhoto) -> None:
+        self._calls = calls
+        self._fetch_photo = fetch_photo
 
-    async def put_face(self, employee_no: str, photo_url: str) -> None:
+    async def put(self, employee_no: str, photo_url: str) -> None:
         """Make the terminal hold this photo as the person's only face."""
-        await self.look()
-        by_url = len(photo_url.encode()) <= self.known.photo_url_bytes
-        if self.known.photos == "upload" or not by_url:
+        await self._calls.identify()
+        by_url = len(photo_url.encode()) <= self._calls.capabilities.photo_url_bytes
+        if self._calls.capabilities.photos == "upload" or not by_url:
             try:
-                picture = await self.photo(photo_url)
+                picture = await self._fetch_photo(photo_url)
             except (PhotoNotFetched, PhotoUnusable):
                 # It may lie where the terminal may fetch it and the receiver may not.
                 if by_url and (await self._by_url(employee_no, photo_url)).ok:
@@ -72,7 +74,7 @@ class Faces(Calls):
             except BY_OTHER_NAMES:  # not any more, or not yet
                 if not by_url or not (await self._by_url(employee_no, photo_url)).ok:
                     raise
-                await self._learn(replace(self.known, photos="url"))
+                await self._calls.learn(replace(self._calls.capabilities, photos="url"))
             return
         try:
             answer = await self._by_url(employee_no, photo_url)
@@ -80,36 +82,36 @@ class Faces(Calls):
             await self.prefer_upload()
             raise
         if answer.ok:
-            if self.known.photos != "url":
-                await self._learn(replace(self.known, photos="url"))
+            if self._calls.capabilities.photos != "url":
+                await self._calls.learn(replace(self._calls.capabilities, photos="url"))
             return
-        refused = self._error(answer)
+        refused = self._calls.error(answer)
         if not (isinstance(refused, BY_OTHER_FORM) or answer.says(NO_WAY_THERE)):
             raise refused
         await self._upload_instead(employee_no, photo_url, refused)
 
     async def prefer_upload(self) -> None:
         """Send photos from now on: one that the terminal was to fetch did not get there."""
-        if self.known.photos != "upload":
-            await self._learn(replace(self.known, photos="upload"))
+        if self._calls.capabilities.photos != "upload":
+            await self._calls.learn(replace(self._calls.capabilities, photos="upload"))
 
-    async def remove_face(self, employee_no: str) -> None:
+    async def remove(self, employee_no: str) -> None:
         """Make the terminal hold no face of this person, if it holds one."""
         if not employee_no:
-            raise ValueError("remove_face needs a number")
+            raise ValueError("remove needs a number")
         body = {"FPID": [{"value": employee_no}]}
-        answer = await self._by_first(DELETE, body, params=LIBRARY)
+        answer = await self._calls.by_first(DELETE, body, params=LIBRARY)
         if not answer.says(FACE_ABSENT):
-            self._require_ok(answer)
+            self._calls.require_ok(answer)
 
-    async def has_face(self, employee_no: str) -> bool:
+    async def has(self, employee_no: str) -> bool:
         """Tell whether the face library itself holds a face of this person, if it can be asked.
 
         Raises TerminalBusy where it can, and not now.
         """
         search = {"searchResultPosition": 0, "maxResults": 1, **_record(employee_no)}
-        answer = await self._call(SEARCH, search)
-        if not answer.ok and isinstance(busy := self._error(answer), TerminalBusy):
+        answer = await self._calls.call(SEARCH, search)
+        if not answer.ok and isinstance(busy := self._calls.error(answer), TerminalBusy):
             raise busy
         matches = answer.fields.get("numOfMatches") or answer.fields.get("totalMatches")
         return answer.ok and str(matches or 0) != "0"
@@ -120,7 +122,7 @@ class Faces(Calls):
         """Upload a photo whose URL was refused; where that cannot be, the first refusal stands."""
         fetching = isinstance(refused, PhotoNotFetched)
         try:
-            picture = await self.photo(photo_url)
+            picture = await self._fetch_photo(photo_url)
         except TerminalError as error:
             raise (error if fetching else refused) from error
         try:
@@ -141,7 +143,9 @@ class Faces(Calls):
         """
         first: TerminalError | None = None
         record = json.dumps(_record(employee_no)).encode()
-        order = sorted(range(len(UPLOAD_PARTS)), key=lambda names: names != self.known.parts)
+        order = sorted(
+            range(len(UPLOAD_PARTS)), key=lambda names: names != self._calls.capabilities.parts
+        )
         for names in order:
             form, image = UPLOAD_PARTS[names]
             answer = await self._set(
@@ -157,14 +161,18 @@ class Faces(Calls):
                 ],
             )
             if answer.ok:
-                if names != self.known.parts:
-                    await self._learn(replace(self.known, parts=names))
+                if names != self._calls.capabilities.parts:
+                    await self._calls.learn(replace(self._calls.capabilities, parts=names))
                 return
-            refused = self._error(answer)
+            refused = self._calls.error(answer)
             if not isinstance(refused, BY_OTHER_NAMES):
                 raise refused
             first = first or refused
-        if first and self.known.photos == "upload" and not isinstance(first, NotSupported):
+        if (
+            first
+            and self._calls.capabilities.photos == "upload"
+            and not isinstance(first, NotSupported)
+        ):
             raise first
         raise NotSupported(f"{refused.message} It takes no upload of photos either.")
 
@@ -174,23 +182,23 @@ class Faces(Calls):
         FDSetUp does both. Where the firmware has none (FG: 404), FaceDataRecord only adds and
         FDModify only replaces; where it has neither of these two, the old face goes first.
         """
-        first = RECORD if self._lacks(SET_UP) else SET_UP
+        first = RECORD if self._calls.lacks(SET_UP) else SET_UP
         answer = await self._face_call(first, body)
         if first is SET_UP and answer.unsupported:
-            await self._note_lack(SET_UP, answer)
+            await self._calls.note_lack(SET_UP, answer)
             answer = await self._face_call(RECORD, body)
         if not answer.says(FACE_EXISTS):
             return answer
-        if not self._lacks(MODIFY):
+        if not self._calls.lacks(MODIFY):
             answer = await self._face_call(MODIFY, body)
             if not answer.unsupported:
                 return answer
-            await self._note_lack(MODIFY, answer)
-        await self.remove_face(employee_no)
+            await self._calls.note_lack(MODIFY, answer)
+        await self.remove(employee_no)
         return await self._face_call(RECORD, body)
 
     async def _face_call(self, way: Way, body: Body) -> Answer:
-        return await self._call(way, body, timeout_s=self._face_timeout_s)
+        return await self._calls.call(way, body, is_of_face=True)
 
 
 def _record(employee_no: str) -> Mapping[str, Any]:

@@ -1,9 +1,4 @@
-"""One terminal's protocol: persons and faces over ISAPI. All Hikvision names end here.
-
-Sources are those of isapi.md: G1/G2 are Hikvision's guides, SK, BL, FG … integrations on real
-hardware. This module decides which call follows which answer; it does not pace itself (`turn`
-does), does not retry, and knows nothing of the ledger.
-"""
+"""The persons on one terminal: put, end, erase, find; which call follows which answer."""
 
 import asyncio
 import uuid
@@ -12,17 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-import httpx
-
 from receiver.core.errors import AnswerUnexplained, NotSupported, TerminalBusy
-from receiver.core.models import Capabilities, Found, Terminal
+from receiver.core.models import Found
 from receiver.terminals.answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
-from receiver.terminals.calls import USER_DETAIL, USER_INFO, Called, Remember, Turn, Way
-from receiver.terminals.faces import Faces, Photo
-from receiver.terminals.http_client import http_client
+from receiver.terminals.calls import USER_DETAIL, USER_INFO, Calls, Way
+from receiver.terminals.faces import Faces
 from receiver.terminals.user_info import ENDED_AT, VALID_TO, cut, found_in, person
-
-__all__ = ["Photo", "TerminalClient", "Turn", "http_client"]
 
 RECORD: Final = (Way(method="POST", path=f"{USER_INFO}/Record"),)
 MODIFY: Final = (
@@ -43,60 +33,35 @@ SHORT_NAME_BYTES: Final = 32
 MOST_PAGES: Final = 10_000
 
 
-class TerminalClient(Faces):
-    """Calls to one terminal; each waits for its turn and raises TerminalError."""
+class Persons:
+    """The persons of one terminal."""
 
-    def __init__(  # noqa: PLR0913 - keyword-only but for the first three
-        self,
-        http: httpx.AsyncClient,
-        terminal: Terminal,
-        turn: Turn,
-        *,
-        timeout_s: float,
-        face_timeout_s: float,
-        photo: Photo,
-        remember: Remember,
-        called: Called,
-        known: Capabilities | None = None,
-        look: bool = True,
-        after_trouble: bool = False,
-    ) -> None:
-        super().__init__(
-            http,
-            terminal,
-            turn,
-            timeout_s=timeout_s,
-            face_timeout_s=face_timeout_s,
-            known=known,
-            look=look,
-            after_trouble=after_trouble,
-            remember=remember,
-            called=called,
-        )
-        self.photo = photo
+    def __init__(self, calls: Calls, faces: Faces) -> None:
+        self._calls = calls
+        self._faces = faces
 
-    async def put_person(self, employee_no: str, name: str, *, known: bool = False) -> bool:
+    async def put(self, employee_no: str, name: str, *, expected_there: bool = False) -> bool:
         """Make the terminal hold this person under this name; return whether it did before.
 
         Record fails where the person is present and Modify where it is absent (G1 p.85), so each
-        says what was there; `known` is which to try first, so that a good guess costs one call.
+        says what was there; a good guess by `expected_there` costs one call.
         """
         for ways, otherwise in (
             ((MODIFY, PERSON_ABSENT), (RECORD, PERSON_EXISTS))
-            if known
+            if expected_there
             else ((RECORD, PERSON_EXISTS), (MODIFY, PERSON_ABSENT))
         ):
             answer = await self._send_person(ways, employee_no, name, VALID_TO)
             if not answer.says(otherwise):
                 break
-        self._require_ok(answer)
+        self._calls.require_ok(answer)
         return ways is MODIFY
 
-    async def end_validity(self, employee_no: str, name: str) -> None:
+    async def end(self, employee_no: str, name: str) -> None:
         """Let a person pass no longer, if the terminal holds them; everything else stays."""
         answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
         if not answer.says(PERSON_ABSENT):
-            self._require_ok(answer)
+            self._calls.require_ok(answer)
 
     async def erase(self, employee_no: str) -> None:
         """Erase a person with face and cards, if the terminal holds them.
@@ -106,22 +71,22 @@ class TerminalClient(Faces):
         if not employee_no:
             raise ValueError("erase needs a number: without one a terminal erases everybody")
         numbers = [{"employeeNo": employee_no}]
-        if not self._lacks(DELETE_ALL_OF):
+        if not self._calls.lacks(DELETE_ALL_OF):
             detail = {"mode": "byEmployeeNo", "EmployeeNoList": numbers}
-            answer = await self._call(DELETE_ALL_OF, {"UserInfoDetail": detail})
+            answer = await self._calls.call(DELETE_ALL_OF, {"UserInfoDetail": detail})
             if answer.says(PERSON_ABSENT):
                 return
             if not answer.unsupported:
-                self._require_ok(answer)
+                self._calls.require_ok(answer)
                 await self._erased()
                 return
-            await self._note_lack(DELETE_ALL_OF, answer)
+            await self._calls.note_lack(DELETE_ALL_OF, answer)
         # The older call erases the person; whether the face goes too is told both ways (isapi.md).
         with suppress(AnswerUnexplained, NotSupported):
-            await self.remove_face(employee_no)
-        answer = await self._call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})
+            await self._faces.remove(employee_no)
+        answer = await self._calls.call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})
         if not answer.says(PERSON_ABSENT):
-            self._require_ok(answer)
+            self._calls.require_ok(answer)
 
     async def find(self, employee_nos: Sequence[str]) -> dict[str, Found]:
         """Return those of these numbers whom the terminal holds, as many in a call as it takes.
@@ -129,17 +94,19 @@ class TerminalClient(Faces):
         Raises NotSupported where it cannot be asked (FG: 404), or answers with others than those
         whom it was asked for: paging through everybody for a few would take all day.
         """
-        await self.look()
-        if self._lacks(SEARCH_BY_NUMBER):
-            raise NotSupported("The terminal cannot be asked for single persons.").named(self._name)
+        await self._calls.identify()
+        if self._calls.lacks(SEARCH_BY_NUMBER):
+            raise NotSupported("The terminal cannot be asked for single persons.").named(
+                self._calls.name
+            )
         found: dict[str, Found] = {}
-        for start in range(0, len(employee_nos), self.known.page):
-            asked = employee_nos[start : start + self.known.page]
+        for start in range(0, len(employee_nos), self._calls.capabilities.page):
+            asked = employee_nos[start : start + self._calls.capabilities.page]
             numbers = [{"employeeNo": employee_no} for employee_no in asked]
             async for page in self._pages({"EmployeeNoList": numbers}):
                 found |= {one.employee_no: one for one in page}
                 if not found.keys() <= set(employee_nos):
-                    await self._note_lack(SEARCH_BY_NUMBER)
+                    await self._calls.note_lack(SEARCH_BY_NUMBER)
                     return await self.find(employee_nos)
         return found
 
@@ -149,9 +116,11 @@ class TerminalClient(Faces):
 
     async def _pages(self, whom: Mapping[str, Any]) -> AsyncIterator[tuple[Found, ...]]:
         """Advance by what was received; end at the total, an empty page or a repeated one."""
-        await self.look()
-        if self._lacks(SEARCH):
-            raise NotSupported("The terminal cannot be asked whom it holds.").named(self._name)
+        await self._calls.identify()
+        if self._calls.lacks(SEARCH):
+            raise NotSupported("The terminal cannot be asked whom it holds.").named(
+                self._calls.name
+            )
         search_id = uuid.uuid4().hex
         position = 0
         last: tuple[Found, ...] = ()
@@ -159,15 +128,15 @@ class TerminalClient(Faces):
             condition = {
                 "searchID": search_id,
                 "searchResultPosition": position,
-                "maxResults": self.known.page,
+                "maxResults": self._calls.capabilities.page,
                 **whom,
             }
-            answer = await self._call(SEARCH, {"UserInfoSearchCond": condition})
+            answer = await self._calls.call(SEARCH, {"UserInfoSearchCond": condition})
             if answer.unsupported:
-                await self._note_lack(SEARCH, answer)
+                await self._calls.note_lack(SEARCH, answer)
             result = found_in(answer)
             if result is None:
-                raise self._error(answer)
+                raise self._calls.error(answer)
             if not result.persons or result.persons == last:
                 return
             yield result.persons
@@ -178,7 +147,7 @@ class TerminalClient(Faces):
     async def _erased(self) -> None:
         """Wait until the terminal says that it is done: it erases by and by (G1 p.86)."""
         for _ in range(ERASE_POLLS):
-            answer = await self._call(DELETE_PROCESS, None)
+            answer = await self._calls.call(DELETE_PROCESS, None)
             if answer.unsupported:  # then only a search can tell
                 return
             process = answer.fields.get("UserInfoDetailDeleteProcess", answer.fields)
@@ -186,20 +155,26 @@ class TerminalClient(Faces):
             if status == "success":
                 return
             if status != "processing":
-                raise self._error(answer)
+                raise self._calls.error(answer)
             await asyncio.sleep(ERASE_POLL_S)
-        raise TerminalBusy("The terminal is still erasing the person.").named(self._name)
+        raise TerminalBusy("The terminal is still erasing the person.").named(self._calls.name)
 
     async def _send_person(
         self, ways: Sequence[Way], employee_no: str, name: str, valid_to: str
     ) -> Answer:
         """Send a person, and again with a shorter name where the firmware refuses the long one."""
-        await self.look()
-        fitting = cut(name, self.known.name_bytes) if self.known.name_bytes else name
-        answer = await self._by_first(ways, person(employee_no, fitting, valid_to))
+        await self._calls.identify()
+        fitting = (
+            cut(name, self._calls.capabilities.name_bytes)
+            if self._calls.capabilities.name_bytes
+            else name
+        )
+        answer = await self._calls.by_first(ways, person(employee_no, fitting, valid_to))
         short = cut(name, SHORT_NAME_BYTES)
         if short != fitting and answer.says(NAME_REFUSED):
-            answer = await self._by_first(ways, person(employee_no, short, valid_to))
+            answer = await self._calls.by_first(ways, person(employee_no, short, valid_to))
             if answer.ok:
-                await self._learn(replace(self.known, name_bytes=SHORT_NAME_BYTES))
+                await self._calls.learn(
+                    replace(self._calls.capabilities, name_bytes=SHORT_NAME_BYTES)
+                )
         return answer

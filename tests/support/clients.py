@@ -4,8 +4,9 @@ import httpx
 
 from receiver.core.errors import PhotoNotFetched
 from receiver.core.models import Capabilities, Terminal
-from receiver.terminals.faces import Photo
-from receiver.terminals.persons import TerminalClient, Turn
+from receiver.terminals.calls import Calls, Turn
+from receiver.terminals.client import TerminalClient
+from receiver.terminals.faces import FetchPhoto
 
 
 async def no_photo(_url: str) -> bytes:
@@ -19,8 +20,8 @@ class Memory:
     def __init__(self) -> None:
         self.learnt: list[Capabilities] = []
 
-    async def __call__(self, known: Capabilities) -> None:
-        self.learnt.append(known)
+    async def __call__(self, capabilities: Capabilities) -> None:
+        self.learnt.append(capabilities)
 
 
 def client_for(  # noqa: PLR0913 - keyword-only but for the first three
@@ -30,23 +31,23 @@ def client_for(  # noqa: PLR0913 - keyword-only but for the first three
     *,
     timeout_s: float = 5.0,
     face_timeout_s: float = 6.0,
-    photo: Photo = no_photo,
+    fetch_photo: FetchPhoto = no_photo,
     memory: Memory | None = None,
-    known: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
-    look: bool = False,
+    capabilities: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
+    identify: bool = False,
     after_trouble: bool = False,
 ) -> TerminalClient:
     """Return a client that knows its terminal already, unless told otherwise."""
-    return TerminalClient(
+    calls = Calls(
         http,
         terminal,
         turn,
         timeout_s=timeout_s,
         face_timeout_s=face_timeout_s,
-        photo=photo,
         remember=memory or Memory(),
         called=lambda _outcome, _seconds: None,
-        known=known,
-        look=look,
+        capabilities=capabilities,
+        identify=identify,
         after_trouble=after_trouble,
     )
+    return TerminalClient(calls, fetch_photo)

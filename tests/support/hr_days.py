@@ -31,7 +31,7 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
 from receiver.sync import consequences, push, visit, worker
-from receiver.terminals import persons as isapi
+from receiver.terminals import persons
 
 Row = dict[str, Any]
 
@@ -48,15 +48,15 @@ NEVER_HAPPENS: Final = frozenset(
 
 @contextmanager
 def short_pauses() -> Any:
-    """Cut short what a receiver waits for after a failure; test_retries has the real pauses."""
+    """Cut short what a receiver waits for after failures; test_consequences has the real pauses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(consequences, "TERMINAL_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
+        patch.setattr(consequences, "TERMINAL_RESTS_S", (0.03, 0.06, 0.12, 0.2))
         patch.setattr(consequences, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
         patch.setattr(push, "UNREAD_S", 0.2)
         patch.setattr(settings, "FACE_TIMEOUT_S", 5.0)
         patch.setattr(visit, "LEASE_PAUSE_S", 0.02)
         patch.setattr(worker, "MAKE_WAY_S", 0.04)
-        patch.setattr(isapi, "ERASE_POLL_S", 0.01)
+        patch.setattr(persons, "ERASE_POLL_S", 0.01)
         # What would cost most of a day: httpcore looks for sniffio at every request, and every
         # client reads all of the world's certificates, of which nothing here needs one.
         patch.setitem(sys.modules, "sniffio", None)

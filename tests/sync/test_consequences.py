@@ -31,14 +31,14 @@ from receiver.sync.consequences import (
     DONE,
     JITTER,
     LOGIN_REST_S,
-    MOST_LOCKED_S,
+    MAX_LOCKED_S,
     PAIR_PAUSES_S,
-    TERMINAL_PAUSES_S,
+    TERMINAL_RESTS_S,
     Retry,
     decide,
 )
 
-PAIR, TERMINAL = PAIR_PAUSES_S[0], TERMINAL_PAUSES_S[0]
+PAIR, TERMINAL = PAIR_PAUSES_S[0], TERMINAL_RESTS_S[0]
 
 
 def outcome(status: Status, error: TerminalError | None) -> Outcome:
@@ -133,9 +133,9 @@ def test_a_pairs_pause_grows_with_its_own_attempts_up_to_the_last(attempts: int)
         )
 
 
-@pytest.mark.parametrize("failures", range(len(TERMINAL_PAUSES_S) + 3))
+@pytest.mark.parametrize("failures", range(len(TERMINAL_RESTS_S) + 3))
 def test_a_terminals_rest_grows_with_its_own_failures_up_to_the_last(failures: int) -> None:
-    expected = TERMINAL_PAUSES_S[min(failures, len(TERMINAL_PAUSES_S) - 1)]
+    expected = TERMINAL_RESTS_S[min(failures, len(TERMINAL_RESTS_S) - 1)]
     for attempts in (0, 5, 10_000):
         retry = after("fatal", TerminalUnreachable(), attempts=attempts, failures=failures)
         assert retry.terminal_s == expected
@@ -147,11 +147,11 @@ def test_a_terminal_that_answers_rests_shortly_so_that_others_need_not_wait_for_
 ) -> None:
     """A full terminal must get to the leaver who frees a place before all new hires have failed."""
     for failures in (1, 5, 10_000):
-        assert after("fatal", error(), failures=failures).terminal_s == TERMINAL_PAUSES_S[1]
+        assert after("fatal", error(), failures=failures).terminal_s == TERMINAL_RESTS_S[1]
 
 
 def test_both_schedules_only_grow() -> None:
-    for pauses in (TERMINAL_PAUSES_S, PAIR_PAUSES_S):
+    for pauses in (TERMINAL_RESTS_S, PAIR_PAUSES_S):
         assert all(one < next_ for one, next_ in pairwise(pauses))
         assert pauses[0] > 0
 
@@ -159,7 +159,7 @@ def test_both_schedules_only_grow() -> None:
 @settings(deadline=None, max_examples=200)
 @given(
     attempts=st.integers(0, len(PAIR_PAUSES_S) - 2),
-    failures=st.integers(0, len(TERMINAL_PAUSES_S) - 2),
+    failures=st.integers(0, len(TERMINAL_RESTS_S) - 2),
     at=st.floats(0, 1),
 )
 def test_jitter_moves_a_pause_by_up_to_a_fifth(attempts: int, failures: int, at: float) -> None:
@@ -168,7 +168,7 @@ def test_jitter_moves_a_pause_by_up_to_a_fifth(attempts: int, failures: int, at:
     )
     assert JITTER == 0.2
     assert moved.pair_s == pytest.approx(PAIR_PAUSES_S[attempts] * (0.8 + 0.4 * at))
-    assert moved.terminal_s == pytest.approx(TERMINAL_PAUSES_S[failures] * (0.8 + 0.4 * at))
+    assert moved.terminal_s == pytest.approx(TERMINAL_RESTS_S[failures] * (0.8 + 0.4 * at))
 
 
 def test_pauses_that_began_together_end_apart() -> None:
@@ -207,7 +207,7 @@ def test_after_a_refused_login_a_terminal_rests_31_minutes_and_longer_than_it_is
 
 @pytest.mark.parametrize("locked_s", [24 * 3600, 1e9, 999_999_999_999, float("inf")])
 def test_a_lock_that_makes_no_sense_is_believed_for_a_day(locked_s: float) -> None:
-    assert after("fatal", LoginRefused(locked_s=locked_s)).terminal_s == MOST_LOCKED_S == 86_400
+    assert after("fatal", LoginRefused(locked_s=locked_s)).terminal_s == MAX_LOCKED_S == 86_400
 
 
 def test_a_negative_lock_shortens_nothing() -> None:

@@ -24,11 +24,11 @@ from receiver.core.errors import (
 )
 from receiver.core.metrics import Metrics
 from receiver.core.models import (
-    Asked,
     Capabilities,
     Employee,
     Found,
     Held,
+    LeaseAnswer,
     Leased,
     LeaverPolicy,
     Outcome,
@@ -48,8 +48,8 @@ from receiver.sync.push import UNREAD_S, Pushes
 from receiver.sync.read_back import LOOK_FIRST
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.sync.visit import Visit, Visits
-from receiver.terminals import persons as isapi
-from receiver.terminals.persons import TerminalClient
+from receiver.terminals.client import TerminalClient
+from receiver.terminals.http_client import http_client
 from tests.terminals.test_persons import PASSWORD
 
 SITE = UUID(int=77)
@@ -78,7 +78,7 @@ class Notes:
     late: list[bool] = field(default_factory=list)
     learnt: list[Capabilities] = field(default_factory=list)
     rests: list[Rest | None] = field(default_factory=list)
-    known: Capabilities = field(default_factory=Capabilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     replaced: bool = False
     lost: bool = False
     edited: tuple[Pair, ...] = ()
@@ -120,18 +120,24 @@ class Notes:
         self.late.append(late)
         self.recorded.append(Note(employee_id=pair.employee_id, outcome=outcome, retry_s=retry_s))
 
-    async def meet(self, _t: UUID, _f: int, known: Capabilities, *, lease_s: float) -> bool:
+    async def meet(self, _t: UUID, _f: int, capabilities: Capabilities, *, lease_s: float) -> bool:
         assert lease_s > 0
-        self.learnt.append(known)
+        self.learnt.append(capabilities)
         return self.replaced
 
     async def renew(self, _t: UUID, _f: int, *, lease_s: float) -> None:
         assert lease_s > 0
 
-    async def lease(self, terminal_id: UUID, *, lease_s: float) -> Asked:
+    async def lease(self, terminal_id: UUID, *, lease_s: float) -> LeaseAnswer:
         assert lease_s > 0
-        leased = Leased(terminal_id=terminal_id, fence=1, failures=0, known=self.known, look=False)
-        return Asked(state="leased", leased=leased)
+        leased = Leased(
+            terminal_id=terminal_id,
+            fence=1,
+            failures=0,
+            capabilities=self.capabilities,
+            identify=False,
+        )
+        return LeaseAnswer(state="leased", leased=leased)
 
     async def take(self, _t: UUID, _f: int, employee_id: UUID) -> Pair:
         return Pair(
@@ -184,7 +190,7 @@ class House:
 
     @property
     def client(self) -> TerminalClient:
-        return self.visits.client(self.staff.site, self.visit)
+        return self.visit.open(self.staff.site)
 
     def hire(self, n: int, *, photo: bool = False, **changes: Any) -> Employee:
         employee = Employee(
@@ -221,7 +227,8 @@ class House:
 
     async def serve_on(self, visit: Visit, pairs: Sequence[Pair]) -> None:
         employees = await self.staff.employees([pair.employee_id for pair in pairs])
-        await self.pushes.serve(visit, self.staff.site, pairs, employees)
+        visit.open(self.staff.site)
+        await self.pushes.serve(visit, pairs, employees)
 
     def paths(self) -> list[str]:
         calls = [c for c in self.terminal.sightings.calls if c.authenticated]
@@ -245,14 +252,14 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
     policy: LeaverPolicy = "expire",
     password: str = PASSWORD,
     timeout_s: float = 5.0,
-    known: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
-    look: bool = False,
+    capabilities: Capabilities | None = Capabilities(),  # noqa: B008 - frozen
+    identify: bool = False,
 ) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         terminal = await stack.enter_async_context(
             SimulatedTerminal(profile=profile or Profile(), password=PASSWORD)
         )
-        http = await stack.enter_async_context(isapi.http_client())
+        http = await stack.enter_async_context(http_client())
         site = Terminal(
             id=SITE, host="127.0.0.1", port=terminal.port, username="admin", password=password
         )
@@ -266,9 +273,12 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
             return portrait("ion")
 
         visits = Visits(settings, ledger, Gate(lanes=1, pause_s=0.0), http, photo, Metrics())
-        leased = Leased(terminal_id=SITE, fence=1, failures=0, known=known, look=look)
+        leased = Leased(
+            terminal_id=SITE, fence=1, failures=0, capabilities=capabilities, identify=identify
+        )
         visit = visits.begin(leased, asked_at=time.monotonic())
-        pushes = Pushes(policy, ledger, visits)
+        pushes = Pushes(policy)
+        visit.open(site)
         made = House(terminal, notes, staff, visits, pushes, visit)
         yield made
         assert terminal.sightings.overlapping_calls == 0
@@ -283,15 +293,15 @@ def before_searches(
     at: House, monkeypatch: pytest.MonkeyPatch, happens: Callable[[int], Any]
 ) -> list[Sequence[str]]:
     """Have something happen before each search (from 1); returns what was asked for."""
-    client, asked = at.client, list[Sequence[str]]()
-    find = client.find
+    persons, asked = at.client.persons, list[Sequence[str]]()
+    find = persons.find
 
     async def finding(numbers: Sequence[str]) -> dict[str, Found]:
         asked.append(numbers)
         await happens(len(asked))
         return await find(numbers)
 
-    monkeypatch.setattr(client, "find", finding)
+    monkeypatch.setattr(persons, "find", finding)
     return asked
 
 
@@ -310,7 +320,7 @@ async def test_a_batch_is_read_back_in_one_search_and_then_recorded() -> None:
         assert [note.outcome.held.employee_no for note in at.ledger.recorded] == [
             one.employee_no for one in people
         ]
-        assert at.visit.rest is None
+        assert at.visit.resting is None
 
 
 async def test_nothing_is_recorded_before_it_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,11 +336,11 @@ async def test_nothing_is_recorded_before_it_is_read_back(monkeypatch: pytest.Mo
 
 
 async def test_nobody_to_push_is_a_look_alone() -> None:
-    async with house(known=None, look=True) as at:
+    async with house(capabilities=None, identify=True) as at:
         await at.serve()
         assert at.paths() == ["GET deviceInfo", "GET capabilities", "GET capabilities"]
         assert at.ledger.recorded == []
-        assert at.visit.rest is None
+        assert at.visit.resting is None
 
 
 async def test_who_needs_no_call_needs_no_search() -> None:
@@ -349,7 +359,7 @@ async def test_a_terminal_that_cannot_be_asked_is_believed(
         ion = at.hire(1)
         await at.serve(pair(ion))
         assert at.last(ion).outcome.status == ("fatal" if has_search else "success")
-        assert (at.visit.rest is None) is not has_search
+        assert (at.visit.resting is None) is not has_search
 
 
 @pytest.mark.parametrize("busy_times", [1, 2, 3, 9])
@@ -369,7 +379,7 @@ async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_again_late
         assert at.paths().count("POST Search") == (1 if busy_times < 3 else 0)
         still_wanted = None if busy_times < 3 else 0.0
         assert (at.last(ion).outcome.status, at.last(ion).retry_s) == ("success", still_wanted)
-        assert (at.visit.rest is None) is (busy_times < 3)
+        assert (at.visit.resting is None) is (busy_times < 3)
 
 
 @pytest.mark.parametrize("policy", ["expire", "delete"])
@@ -391,8 +401,8 @@ async def test_a_number_is_not_forgotten_before_the_terminal_was_asked_about_it(
         note = at.last(left)
         assert (note.outcome.held.employee_no, note.retry_s) == ("1001", 0.0)
         at.terminal.upgrade(Profile())
-        push = await at.pushes.push(at.visit, at.client, pair(left, note.outcome.held), left)
-        await at.pushes.settle(at.visit, at.client, [push])
+        push = await at.pushes.push(at.visit, pair(left, note.outcome.held), left)
+        await at.pushes.settle(at.visit, [push])
         assert not at.may_pass("1001")
 
 
@@ -406,9 +416,9 @@ async def test_what_could_not_be_read_back_stays_wanted(monkeypatch: pytest.Monk
         people = [at.hire(n) for n in range(3)]
         await at.serve(*map(pair, people))
         assert [(n.outcome.status, n.retry_s) for n in at.ledger.recorded] == [("success", 0.0)] * 3
-        assert at.visit.deaf
-        assert at.visit.rest is not None
-        assert not at.visit.rest.login_refused
+        assert at.visit.is_unanswering
+        assert at.visit.resting is not None
+        assert not at.visit.resting.login_refused
         assert at.visit.failures == 1
 
 
@@ -425,18 +435,18 @@ async def test_a_terminal_that_hears_no_more_is_asked_no_more(
         await at.serve(pair(at.hire(1)))
         assert len(asked) == 1
         assert [(n.outcome.status, n.retry_s) for n in at.ledger.recorded] == [("success", 0.0)]
-        assert at.visit.rest is not None
-        assert at.visit.rest.login_refused is isinstance(error, LoginRefused)
+        assert at.visit.resting is not None
+        assert at.visit.resting.login_refused is isinstance(error, LoginRefused)
 
 
 async def test_what_was_pushed_before_the_terminal_went_off_stays_wanted() -> None:
     async with house() as at:
         people = [at.hire(n) for n in range(3)]
-        first = await at.pushes.push(at.visit, at.client, pair(people[0]), people[0])
+        first = await at.pushes.push(at.visit, pair(people[0]), people[0])
         await at.terminal.switch_off()
-        second = await at.pushes.push(at.visit, at.client, pair(people[1]), people[1])
-        await at.pushes.settle(at.visit, at.client, [second])
-        await at.pushes.settle(at.visit, at.client, [first])
+        second = await at.pushes.push(at.visit, pair(people[1]), people[1])
+        await at.pushes.settle(at.visit, [second])
+        await at.pushes.settle(at.visit, [first])
         assert at.last(people[1]).outcome.status == "fatal"
         assert isinstance(at.last(people[1]).outcome.error, TerminalUnreachable)
         assert (at.last(people[0]).outcome.status, at.last(people[0]).retry_s) == ("success", 0.0)
@@ -457,12 +467,14 @@ async def test_a_terminal_that_does_nothing_and_says_ok_is_found_out() -> None:
             assert note.retry_s is not None
             assert 0 < note.retry_s < 10
             assert note.outcome.held == Held(employee_no=one.employee_no, photo=NOT_THERE)
-        assert at.visit.rest is not None
-        assert at.visit.rest.seconds < 10
-        assert not at.visit.deaf
+        assert at.visit.resting is not None
+        assert at.visit.resting.seconds < 10
+        assert not at.visit.is_unanswering
         at.terminal.upgrade(Profile())
         again = at.visits.begin(
-            Leased(terminal_id=SITE, fence=2, failures=1, known=Capabilities(), look=False),
+            Leased(
+                terminal_id=SITE, fence=2, failures=1, capabilities=Capabilities(), identify=False
+            ),
             asked_at=time.monotonic(),
         )
         held = [at.last(one).outcome.held for one in people]
@@ -479,9 +491,9 @@ async def test_a_terminal_that_lies_about_the_photo_is_partial_and_tried_again()
         assert (note.outcome.status, note.outcome.step) == ("partial", "photo")
         assert "1001 has no face there" in note.outcome.message
         assert note.outcome.held == Held(employee_no="1001", photo=UNKNOWN_PHOTO)
-        assert at.visit.rest is None
+        assert at.visit.resting is None
         assert note.retry_s is not None
-        assert at.visit.again_s == note.retry_s
+        assert at.visit.due_again_s == note.retry_s
 
 
 @pytest.mark.xfail(reason="a terminal counts faces, and does not say whose they are", strict=True)
@@ -507,8 +519,8 @@ async def test_a_leaver_whom_a_lying_terminal_still_lets_in_is_not_forgotten(
         assert note.outcome.status == "fatal"
         assert note.retry_s is not None
         at.terminal.upgrade(Profile())
-        push = await at.pushes.push(at.visit, at.client, pair(left, note.outcome.held), left)
-        await at.pushes.settle(at.visit, at.client, [push])
+        push = await at.pushes.push(at.visit, pair(left, note.outcome.held), left)
+        await at.pushes.settle(at.visit, [push])
         assert at.last(left).outcome.status == "success"
         assert not at.may_pass("1001")
 
@@ -523,8 +535,8 @@ async def test_an_old_number_that_a_lying_terminal_kept_is_ended_by_the_next_pus
         await at.serve(pair(ion, held))
         assert at.last(ion).outcome.status == "fatal"
         at.terminal.upgrade(Profile())
-        push = await at.pushes.push(at.visit, at.client, pair(ion, at.last(ion).outcome.held), ion)
-        await at.pushes.settle(at.visit, at.client, [push])
+        push = await at.pushes.push(at.visit, pair(ion, at.last(ion).outcome.held), ion)
+        await at.pushes.settle(at.visit, [push])
         assert at.last(ion).outcome.status == "success"
         assert (at.may_pass("999"), at.may_pass("1001")) == (False, True)
 
@@ -600,13 +612,13 @@ async def test_a_terminal_that_cannot_be_asked_before_is_pushed_to() -> None:
 async def test_a_wrong_password_costs_one_failed_login_and_blocks(
     look: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
-    async with house(password="gresita", look=look) as at:
+    async with house(password="gresita", identify=look) as at:
         people = [at.hire(n) for n in range(5)]
         await at.serve(*[pair(one, at.enrolled(one)) for one in people])
         assert at.terminal.sightings.failed_logins == 1
-        assert at.visit.rest is not None
-        assert at.visit.rest.login_refused
-        assert at.visit.rest.seconds > 30 * 60
+        assert at.visit.resting is not None
+        assert at.visit.resting.login_refused
+        assert at.visit.resting.seconds > 30 * 60
         [note] = at.ledger.recorded
         assert (note.employee_id, note.outcome.status, note.retry_s) == (people[0].id, "fatal", 0.0)
         assert note.outcome.held == at.ledger.held[people[0].id]
@@ -620,27 +632,29 @@ async def test_a_wrong_password_at_the_first_push_costs_one_failed_login() -> No
 
 
 async def test_a_terminal_that_is_off_costs_one_attempt_and_blames_nobody() -> None:
-    async with house(look=True) as at:
+    async with house(identify=True) as at:
         await at.terminal.switch_off()
         people = [at.hire(n) for n in range(5)]
         await at.serve(*map(pair, people))
         [note] = at.ledger.recorded
         assert (note.outcome.status, note.retry_s) == ("fatal", 0.0)
-        assert at.visit.rest is not None
-        assert at.visit.rest.reason == note.outcome.message
+        assert at.visit.resting is not None
+        assert at.visit.resting.reason == note.outcome.message
         assert note.outcome.message.startswith("Terminal 127.0.0.1 cannot be reached")
 
 
 async def test_a_terminal_that_is_off_with_nobody_due_rests() -> None:
-    async with house(look=True) as at:
+    async with house(identify=True) as at:
         await at.terminal.switch_off()
         await at.serve()
         assert at.ledger.recorded == []
-        assert at.visit.rest is not None
+        assert at.visit.resting is not None
 
 
 async def test_another_terminal_in_its_place_ends_the_visit() -> None:
-    async with house(Profile(serial="S2"), known=Capabilities(serial="S1"), look=True) as at:
+    async with house(
+        Profile(serial="S2"), capabilities=Capabilities(serial="S1"), identify=True
+    ) as at:
         at.ledger.replaced = True
         with pytest.raises(TerminalReplaced):
             await at.serve(pair(at.hire(1)))
@@ -660,9 +674,9 @@ async def test_a_lost_lease_ends_the_visit_before_the_call() -> None:
 
 async def test_a_row_that_cannot_be_worked_with_rests() -> None:
     async with house() as at:
-        at.pushes.blame(at.visit, TerminalUnusable("No address."))
-        assert at.visit.rest is not None
-        assert at.visit.rest.reason == "No address."
+        at.visit.blame(TerminalUnusable("No address."))
+        assert at.visit.resting is not None
+        assert at.visit.resting.reason == "No address."
 
 
 async def test_a_full_terminal_ends_the_batch_also_after_a_change_of_number() -> None:
@@ -672,7 +686,7 @@ async def test_a_full_terminal_ends_the_batch_also_after_a_change_of_number() ->
         await at.serve(pair(ion, at.enrolled(ion, "999")), pair(ana))
         assert at.last(ion).outcome.status == "fatal"
         assert at.ledger.of(ana) == []
-        assert at.visit.rest is not None
+        assert at.visit.resting is not None
         assert not at.may_pass("999")
         assert at.paths() == ["PUT Modify", "PUT Delete", "POST Search", "POST Record"]
 
@@ -684,14 +698,14 @@ async def test_a_terminal_that_goes_off_in_a_batch_is_not_tried_again(
     async with house() as at:
         ion, ana = at.hire(1), at.hire(2)
         held = at.enrolled(ion, old) if old else Held()
-        put_person, tried = at.client.put_person, list[str]()
+        put, tried = at.client.persons.put, list[str]()
 
-        async def cut(employee_no: str, name: str, *, known: bool = False) -> bool:
+        async def cut(employee_no: str, name: str, *, expected_there: bool = False) -> bool:
             tried.append(employee_no)
             await at.terminal.switch_off()
-            return await put_person(employee_no, name, known=known)
+            return await put(employee_no, name, expected_there=expected_there)
 
-        monkeypatch.setattr(at.client, "put_person", cut)
+        monkeypatch.setattr(at.client.persons, "put", cut)
         asked = before_searches(at, monkeypatch, lambda _: at.terminal.switch_off())
         await at.serve(pair(ion, held), pair(ana))
         # An old number is asked about as soon as it was ended, and the terminal goes off at that.
@@ -707,7 +721,7 @@ async def test_the_pair_in_hand_is_the_last_where_somebody_pressed_a_button() ->
         with at.visits.waiting_for(SITE):
             await at.serve(*map(pair, people))
         assert [n.employee_id for n in at.ledger.recorded] == [people[0].id]
-        assert at.visit.rest is None
+        assert at.visit.resting is None
 
 
 # A mistake of ours
@@ -717,14 +731,14 @@ async def test_a_mistake_of_ours_over_one_holds_up_nobody_else_and_forgets_no_nu
     async with house(Profile(downloads_photos=False)) as at:
         ion, ana = at.hire(1, photo=True), at.hire(2)
         at.photo_fails = KeyError("a mistake")
-        push = await at.pushes.push(at.visit, at.client, pair(ion), ion)
+        push = await at.pushes.push(at.visit, pair(ion), ion)
         assert push.outcome.status == "fatal"
         assert isinstance(push.outcome.error, AnswerUnexplained)
         assert "a mistake" not in push.outcome.message
         # The person is on the terminal: only the ledger can make them leave.
         assert push.outcome.held == Held(employee_no="1001", photo=UNKNOWN_PHOTO)
-        await at.pushes.settle(at.visit, at.client, [push])
-        other = await at.pushes.push(at.visit, at.client, pair(ana), ana)
+        await at.pushes.settle(at.visit, [push])
+        other = await at.pushes.push(at.visit, pair(ana), ana)
         assert other.outcome.status == "success"
 
 
@@ -736,9 +750,9 @@ async def test_a_mistake_of_ours_before_the_first_call_leaves_the_ledger_as_it_w
         async def mistaken(*_: object) -> Outcome:
             raise ZeroDivisionError
 
-        push = await at.pushes.push(at.visit, at.client, pair(ion, held), ion, how=mistaken)
+        push = await at.pushes.push(at.visit, pair(ion, held), ion, how=mistaken)
         assert push.outcome.held.employee_no == "1001"
-        push = await at.pushes.push(at.visit, at.client, pair(ion), ion, how=mistaken)
+        push = await at.pushes.push(at.visit, pair(ion), ion, how=mistaken)
         assert push.outcome.held == Held()
 
 
@@ -803,8 +817,8 @@ async def test_a_photo_alone_leaves_the_whole_wanted_if_it_was(
         ion = at.hire(1, photo=True)
         held = replace(at.enrolled(ion, face=None, name="Nume Vechi"), photo=None)
         mine = pair(ion, held, was_wanted=was_wanted)
-        push = await at.pushes.push(at.visit, at.client, mine, ion, how=sync_photo)
-        [settled] = await at.pushes.settle(at.visit, at.client, [push])
+        push = await at.pushes.push(at.visit, mine, ion, how=sync_photo)
+        [settled] = await at.pushes.settle(at.visit, [push])
         assert settled.outcome.status == "success"  # the name is not this push's
         assert at.last(ion).retry_s == (0.0 if was_wanted else None)
         assert at.terminal.persons["1001"].face is not None
@@ -815,8 +829,8 @@ async def test_a_photo_alone_that_a_lying_terminal_did_not_keep_is_partial() -> 
     async with house(Profile(downloads_photos=False, lies_every=2)) as at:
         ion = at.hire(1, photo=True)
         mine = pair(ion, replace(at.enrolled(ion, face=None), photo=None))
-        push = await at.pushes.push(at.visit, at.client, mine, ion, how=sync_photo)
-        [settled] = await at.pushes.settle(at.visit, at.client, [push])
+        push = await at.pushes.push(at.visit, mine, ion, how=sync_photo)
+        [settled] = await at.pushes.settle(at.visit, [push])
         assert settled.outcome.status == "partial"
         assert settled.outcome.held == Held(employee_no="1001", photo=UNKNOWN_PHOTO)
 
@@ -829,13 +843,13 @@ async def test_what_is_held_is_recorded_as_wanted_and_settled_in_one_search() ->
         held = []
         for n in range(5):
             one = at.hire(n)
-            push = await at.pushes.push(at.visit, at.client, pair(one), one)
-            assert await at.pushes.hold(at.visit, at.client, push) is True
+            push = await at.pushes.push(at.visit, pair(one), one)
+            assert await at.pushes.hold(at.visit, push) is True
             assert at.last(one).retry_s == UNREAD_S
             assert at.last(one).outcome.held.employee_no == one.employee_no
             held.append(push)
         assert "POST Search" not in at.paths()
-        settled = await at.pushes.settle(at.visit, at.client, held)
+        settled = await at.pushes.settle(at.visit, held)
         assert at.paths().count("POST Search") == 1
         assert [one.outcome.status for one in settled] == ["success"] * 5
         assert {note.retry_s for note in at.ledger.recorded[5:]} == {None}
@@ -848,8 +862,8 @@ async def test_what_was_held_is_recorded_by_fives_and_what_was_not_in_its_order(
     """Not held: of two who had one number after each other, the second must be the last."""
     async with house() as at:
         people = [at.hire(n) for n in range(7)]
-        pushes = [await at.pushes.push(at.visit, at.client, pair(one), one) for one in people]
-        await at.pushes.settle(at.visit, at.client, pushes, late=late)
+        pushes = [await at.pushes.push(at.visit, pair(one), one) for one in people]
+        await at.pushes.settle(at.visit, pushes, late=late)
         assert max(at.ledger.at_once) == most
         assert len(at.ledger.recorded) == len(people)
         if not late:
@@ -858,40 +872,36 @@ async def test_what_was_held_is_recorded_by_fives_and_what_was_not_in_its_order(
 
 async def test_a_lease_lost_while_held_ones_are_recorded_ends_it() -> None:
     async with house() as at:
-        pushes = [
-            await at.pushes.push(at.visit, at.client, pair(one), one)
-            for one in map(at.hire, range(7))
-        ]
+        pushes = [await at.pushes.push(at.visit, pair(one), one) for one in map(at.hire, range(7))]
         at.ledger.lost = True
         with pytest.raises(LeaseLost):
-            await at.pushes.settle(at.visit, at.client, pushes, late=True)
+            await at.pushes.settle(at.visit, pushes, late=True)
         assert at.ledger.recorded == []
 
 
 async def test_nothing_is_held_where_nothing_is_to_be_read_back() -> None:
     async with house() as at:
         nobody = at.hire(1, employee_no=None)
-        push = await at.pushes.push(at.visit, at.client, pair(nobody), nobody)
-        assert await at.pushes.hold(at.visit, at.client, push) is False
+        push = await at.pushes.push(at.visit, pair(nobody), nobody)
+        assert await at.pushes.hold(at.visit, push) is False
         assert at.last(nobody).retry_s is None
         await at.terminal.switch_off()
         ion = at.hire(2)
-        push = await at.pushes.push(at.visit, at.client, pair(ion), ion)
-        assert await at.pushes.hold(at.visit, at.client, push) is False
-        assert at.visit.rest is not None  # at once, not when it is settled
+        push = await at.pushes.push(at.visit, pair(ion), ion)
+        assert await at.pushes.hold(at.visit, push) is False
+        assert at.visit.resting is not None  # at once, not when it is settled
 
 
 async def test_a_fatal_after_a_change_of_number_is_not_held() -> None:
     async with house(Profile(max_persons=1)) as at:
         ion = at.hire(1)
-        push = await at.pushes.push(at.visit, at.client, pair(ion, at.enrolled(ion, "999")), ion)
-        assert await at.pushes.hold(at.visit, at.client, push) is False
-        assert at.visit.rest is not None
+        push = await at.pushes.push(at.visit, pair(ion, at.enrolled(ion, "999")), ion)
+        assert await at.pushes.hold(at.visit, push) is False
+        assert at.visit.resting is not None
 
 
 async def finished(at: House) -> Run:
-    ledger, directory = cast("Ledger", at.ledger), cast("Directory", at.staff)
-    runs = Runs(ledger, directory, at.visits, at.pushes, wake=lambda: None)
+    runs = Runs(cast("Directory", at.staff), at.visits, at.pushes, wake=lambda: None)
     run = await runs.start_all("continue")
     await runs.ended()
     return run
@@ -901,7 +911,7 @@ async def finished(at: House) -> Run:
 async def test_a_bulk_run_tells_of_every_pair_what_the_terminal_holds(page: int) -> None:
     """Also of the one that completed a page, whose result comes after the search."""
     async with house(Profile(lies_every=3)) as at:
-        at.ledger.known = Capabilities(page=page)
+        at.ledger.capabilities = Capabilities(page=page)
         for n in range(7):
             at.hire(n)
         run = await finished(at)
@@ -916,7 +926,7 @@ async def test_a_bulk_run_tells_of_every_pair_what_the_terminal_holds(page: int)
 
 async def test_a_bulk_run_over_people_in_step_reads_back_a_page_at_a_time() -> None:
     async with house() as at:
-        at.ledger.known = Capabilities(page=4)
+        at.ledger.capabilities = Capabilities(page=4)
         for n in range(10):
             at.enrolled(at.hire(n))
         run = await finished(at)

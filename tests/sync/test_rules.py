@@ -37,7 +37,7 @@ from receiver.sync.rules import (
     sync_anew,
     sync_photo,
 )
-from receiver.terminals.persons import TerminalClient
+from receiver.terminals.client import TerminalClient
 
 ION = Employee(
     id=UUID(int=1),
@@ -82,11 +82,11 @@ ERASE: Call = ("erase", "1000")
 class Recorder:
     """A terminal that notes what it is asked, knows somebody or not, and fails where told to."""
 
-    known: bool = False
+    holds_them: bool = False
     fails: Mapping[str, Exception] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
 
-    def _asked(self, *call: str) -> None:
+    def asked(self, *call: str) -> None:
         self.calls.append(call)
         if call[0] in self.fails:
             raise self.fails[call[0]]
@@ -97,28 +97,47 @@ class Recorder:
     async def intend(self, employee_no: str) -> None:
         self.intended.append(employee_no)
 
-    async def put_person(self, employee_no: str, name: str, *, known: bool) -> bool:
-        self.guesses.append(known)
-        self._asked("put_person", employee_no, name)
-        return self.known
-
-    async def put_face(self, employee_no: str, photo_url: str) -> None:
-        self._asked("put_face", employee_no, photo_url)
-
-    async def remove_face(self, employee_no: str) -> None:
-        self._asked("remove_face", employee_no)
-
-    async def end_validity(self, employee_no: str, name: str) -> None:
-        self._asked("end_validity", employee_no, name)
-
-    async def erase(self, employee_no: str) -> None:
-        self._asked("erase", employee_no)
-
     found: Mapping[str, Found] = field(default_factory=dict)
 
+    @property
+    def persons(self) -> "RecordedPersons":
+        return RecordedPersons(self)
+
+    @property
+    def faces(self) -> "RecordedFaces":
+        return RecordedFaces(self)
+
+
+@dataclass
+class RecordedPersons:
+    terminal: Recorder
+
+    async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
+        self.terminal.guesses.append(expected_there)
+        self.terminal.asked("put_person", employee_no, name)
+        return self.terminal.holds_them
+
+    async def end(self, employee_no: str, name: str) -> None:
+        self.terminal.asked("end_validity", employee_no, name)
+
+    async def erase(self, employee_no: str) -> None:
+        self.terminal.asked("erase", employee_no)
+
     async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
-        self._asked("find", *employee_nos)
-        return {number: self.found[number] for number in employee_nos if number in self.found}
+        self.terminal.asked("find", *employee_nos)
+        found = self.terminal.found
+        return {number: found[number] for number in employee_nos if number in found}
+
+
+@dataclass
+class RecordedFaces:
+    terminal: Recorder
+
+    async def put(self, employee_no: str, photo_url: str) -> None:
+        self.terminal.asked("put_face", employee_no, photo_url)
+
+    async def remove(self, employee_no: str) -> None:
+        self.terminal.asked("remove_face", employee_no)
 
 
 async def run(
@@ -163,7 +182,7 @@ async def test_person_before_photo_and_a_photo_already_there_is_not_sent(
     held: Held,
     asked_for_face: bool,  # noqa: FBT001
 ) -> None:
-    terminal = Recorder(known=known)
+    terminal = Recorder(holds_them=known)
     outcome = await run(terminal, held=held)
     assert terminal.calls == [PUT_PERSON, PUT_FACE] if asked_for_face else [PUT_PERSON]
     assert (outcome.status, outcome.step, outcome.error) == ("success", "done", None)
@@ -188,7 +207,7 @@ async def test_somebody_without_a_number_is_skipped_and_the_terminal_left_alone(
 
 
 async def test_under_a_new_number_the_photo_is_sent_again() -> None:
-    terminal = Recorder(known=True)
+    terminal = Recorder(holds_them=True)
     outcome = await run(terminal, held=OTHER_NUMBER)
     assert PUT_PERSON in terminal.calls
     assert PUT_FACE in terminal.calls
@@ -258,14 +277,14 @@ async def test_a_number_that_was_taken_away_opens_no_gate() -> None:
 async def test_a_photo_that_hr_removed_is_removed_from_the_terminal() -> None:
     """`success`: the terminal holds what Supabase says, which is no face."""
     for held in (BOTH, replace(BOTH, photo=UNKNOWN_PHOTO)):
-        terminal = Recorder(known=True)
+        terminal = Recorder(holds_them=True)
         outcome = await run(terminal, NO_PHOTO, held=held)
         assert terminal.calls == [PUT_PERSON, ("remove_face", "1000")]
         assert (outcome.status, outcome.held) == ("success", PERSON)
 
 
 async def test_a_photo_that_could_not_be_removed_is_said_so_and_not_forgotten() -> None:
-    terminal = Recorder(known=True, fails={"remove_face": TerminalBusy("Because.")})
+    terminal = Recorder(holds_them=True, fails={"remove_face": TerminalBusy("Because.")})
     outcome = await run(terminal, NO_PHOTO, held=BOTH)
     assert outcome.status == "partial"
     assert "could not be removed" in outcome.message
@@ -273,7 +292,7 @@ async def test_a_photo_that_could_not_be_removed_is_said_so_and_not_forgotten() 
 
 
 async def test_pushed_anew_the_photo_goes_whatever_the_ledger_believes() -> None:
-    terminal = Recorder(known=True)
+    terminal = Recorder(holds_them=True)
     await sync_anew(terminal, ION, BOTH, "expire", terminal.intend)
     assert terminal.calls == [PUT_PERSON, PUT_FACE]
 
@@ -340,7 +359,7 @@ async def test_an_error_at_the_photo_leaves_the_person_and_no_photo_to_rely_on(
 ) -> None:
     """The terminal may have taken the photo or not: it is sent again, whatever it held before."""
     error = kind("Because.")
-    terminal = Recorder(known=True, fails={"put_face": error})
+    terminal = Recorder(holds_them=True, fails={"put_face": error})
     outcome = await run(terminal, held=held)
     assert terminal.calls == [PUT_PERSON, PUT_FACE]
     assert (outcome.status, outcome.step, outcome.error) == (status, "photo", error)
@@ -396,7 +415,7 @@ async def test_a_call_that_is_forbidden_is_no_outcome(
 async def test_a_leaver_is_treated_as_the_policy_says(
     held: Held, policy: LeaverPolicy, calls: list[Call], left: Callable[[Held], Held]
 ) -> None:
-    terminal = Recorder(known=True)
+    terminal = Recorder(holds_them=True)
     outcome = await run(terminal, LEFT, held, policy)
     assert terminal.calls == calls
     assert (outcome.status, outcome.step, outcome.error) == ("success", "done", None)
@@ -468,7 +487,7 @@ async def test_who_cannot_be_erased_passes_no_longer_all_the_same(error: Termina
 @pytest.mark.parametrize("how", [sync, sync_anew])
 async def test_whom_a_search_did_not_find_is_put_as_somebody_new(how: Sync) -> None:
     """Some terminal may answer OK to a change of somebody whom it does not hold, for ever."""
-    terminal = Recorder(known=False)
+    terminal = Recorder(holds_them=False)
     held = Held(employee_no="1000", photo=NOT_THERE)
     outcome = await how(cast("TerminalClient", terminal), ION, held, "expire", terminal.intend)
     assert terminal.guesses == [False]
@@ -477,12 +496,12 @@ async def test_whom_a_search_did_not_find_is_put_as_somebody_new(how: Sync) -> N
 
 
 async def test_whoever_returns_is_put_anew_and_keeps_a_photo_that_only_expired() -> None:
-    expired = await run(Recorder(known=True), LEFT, BOTH, "expire")
-    terminal = Recorder(known=True)
+    expired = await run(Recorder(holds_them=True), LEFT, BOTH, "expire")
+    terminal = Recorder(holds_them=True)
     assert (await run(terminal, ION, expired.held)).held == BOTH
     assert terminal.calls == [PUT_PERSON]
-    erased = await run(Recorder(known=True), LEFT, BOTH, "delete")
-    terminal = Recorder(known=False)
+    erased = await run(Recorder(holds_them=True), LEFT, BOTH, "delete")
+    terminal = Recorder(holds_them=False)
     assert (await run(terminal, ION, erased.held)).held == BOTH
     assert terminal.calls == [PUT_PERSON, PUT_FACE]
 
@@ -520,7 +539,7 @@ async def test_the_ledger_hears_of_a_number_before_the_terminal_does() -> None:
     with pytest.raises(LeaseLost):
         await run(terminal, held=NOTHING)
     assert terminal.intended == ["1000"]
-    known = Recorder(known=True)
+    known = Recorder(holds_them=True)
     await run(known, held=BOTH)
     assert known.intended == []
 
@@ -531,7 +550,7 @@ async def test_a_face_is_changed_only_once_the_ledger_believes_in_none(
     how: Callable[[Recorder, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]], held: Held
 ) -> None:
     """A receiver that dies after the call must not leave the old photo believed in."""
-    terminal = Recorder(known=True, fails={"put_face": LeaseLost()})
+    terminal = Recorder(holds_them=True, fails={"put_face": LeaseLost()})
     with pytest.raises(LeaseLost):
         await how(terminal, ION, held, "expire", terminal.intend)
     assert terminal.intended == ["1000"]
@@ -539,13 +558,13 @@ async def test_a_face_is_changed_only_once_the_ledger_believes_in_none(
 
 async def test_under_a_number_that_was_anothers_no_old_face_is_left() -> None:
     """The terminal knows somebody by it, the ledger nobody: one who gave it up, or an old app's."""
-    terminal = Recorder(known=True)
+    terminal = Recorder(holds_them=True)
     outcome = await run(terminal, NO_PHOTO, held=NOTHING)
     assert terminal.calls == [PUT_PERSON, ("remove_face", "1000")]
     assert outcome.held == PERSON
-    unknown = Recorder(known=True)  # to the ledger: it may be anybody's face
+    unknown = Recorder(holds_them=True)  # to the ledger: it may be anybody's face
     await run(unknown, NO_PHOTO, held=NOTHING)
     assert unknown.calls == [PUT_PERSON, ("remove_face", "1000")]
-    new = Recorder(known=False)
+    new = Recorder(holds_them=False)
     await run(new, NO_PHOTO, held=NOTHING)
     assert new.calls == [PUT_PERSON]

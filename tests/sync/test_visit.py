@@ -16,7 +16,7 @@ from receiver.core.settings import Settings
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.visit import Visits
-from receiver.terminals import persons as isapi
+from receiver.terminals.http_client import http_client
 from tests.support.clients import no_photo
 
 SETTINGS = Settings(supabase_url="http://127.0.0.1:1", service_role_key="x", webhook_keys=(b"x",))
@@ -40,7 +40,7 @@ class Notes:
 @asynccontextmanager
 async def visits_noted_by(notes: Notes) -> AsyncIterator[Visits]:
     gate = Gate(lanes=1, pause_s=0.0)
-    async with isapi.http_client() as http:
+    async with http_client() as http:
         yield Visits(SETTINGS, cast("Ledger", notes), gate, http, no_photo, Metrics())
 
 
@@ -48,13 +48,13 @@ async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back(
     notes = Notes(fails=SupabaseUnreachable())
     async with visits_noted_by(notes) as visits:
         visit = visits.begin(LEASED, asked_at=time.monotonic())
-        visit.rest = REST
-        await visits.give_back(visit)
+        visit.resting = REST
+        await visits.end(visit)
         with pytest.raises(SupabaseUnreachable):
-            await visits.give_back_kept()
+            await visits.give_back_late()
         notes.fails = None
-        await visits.give_back_kept()
-        await visits.give_back_kept()
+        await visits.give_back_late()
+        await visits.give_back_late()
         assert notes.released == [(7, REST)]
 
 
@@ -66,9 +66,9 @@ async def test_what_cannot_ever_be_given_back_keeps_nobody_from_working(
 ) -> None:
     notes = Notes(fails=SupabaseUnreachable() if late else fault)
     async with visits_noted_by(notes) as visits:
-        await visits.give_back(visits.begin(LEASED, asked_at=time.monotonic()))
+        await visits.end(visits.begin(LEASED, asked_at=time.monotonic()))
         notes.fails = fault
-        await visits.give_back_kept()
+        await visits.give_back_late()
         notes.fails = None
-        await visits.give_back_kept()
+        await visits.give_back_late()
         assert notes.released == []

@@ -26,7 +26,7 @@ class NothingDue:
     async def claim(self, **_: object) -> None:
         self.asked += 1
 
-    async def give_back_kept(self) -> None:
+    async def give_back_late(self) -> None:
         pass
 
 

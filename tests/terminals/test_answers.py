@@ -24,8 +24,9 @@ from receiver.core.errors import (
     TerminalRefused,
 )
 from receiver.core.models import Terminal
-from receiver.terminals import persons as isapi
 from receiver.terminals.answers import FACE_EXISTS, PERSON_ABSENT, PERSON_EXISTS, Answer, parse
+from receiver.terminals.client import TerminalClient
+from receiver.terminals.http_client import http_client
 from tests.support.clients import client_for
 
 # A message in a charset that is not UTF-8.
@@ -484,9 +485,7 @@ def test_whatever_a_terminal_answers_is_an_answer_or_a_refused_login(
 
 
 @asynccontextmanager
-async def challenging(
-    challenge: str, username: str = "admin"
-) -> AsyncIterator[isapi.TerminalClient]:
+async def challenging(challenge: str, username: str = "admin") -> AsyncIterator[TerminalClient]:
     """A terminal that answers everything with this challenge."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -502,7 +501,7 @@ async def challenging(
         yield
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, isapi.http_client() as http:
+    async with server, http_client() as http:
         port = server.sockets[0].getsockname()[1]
         terminal = Terminal(
             id=UUID(int=1), host="127.0.0.1", port=port, username=username, password="parolă"
@@ -532,10 +531,10 @@ async def test_however_odd_a_terminals_challenge_is_the_error_is_one_of_ours(
 ) -> None:
     async with challenging(challenge) as client:
         with pytest.raises((LoginRefused, AnswerUnexplained)):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 async def test_a_user_name_with_diacritics_is_tried_like_any_other() -> None:
     async with challenging('Digest realm="DS", nonce="n", qop="auth"', "ștefan") as client:
         with pytest.raises(LoginRefused):
-            await client.device_info()
+            await client.calls.device_info()

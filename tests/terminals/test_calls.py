@@ -29,7 +29,7 @@ from receiver.core.models import Capabilities, Found
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Profile
 from receiver.terminals.answers import Answer, parse
-from receiver.terminals.persons import TerminalClient
+from receiver.terminals.client import TerminalClient
 from receiver.terminals.user_info import found_in
 from tests.support.clients import Memory
 from tests.terminals.test_persons import (
@@ -65,7 +65,7 @@ Act = Callable[[TerminalClient], Awaitable[object]]
 
 
 async def put(client: TerminalClient) -> object:
-    return await client.put_person(NO, "Popescu Ion")
+    return await client.persons.put(NO, "Popescu Ion")
 
 
 @asynccontextmanager
@@ -95,13 +95,13 @@ def targets(terminal: Scripted) -> list[str]:
 
 async def test_a_terminal_is_looked_at_once_before_the_first_call() -> None:
     memory = Memory()
-    async with visiting(DEVICE, known=None, memory=memory) as visit:
+    async with visiting(DEVICE, capabilities=None, memory=memory) as visit:
         await put(visit.client)
         await put(visit.client)
-        await visit.client.look()
+        await visit.client.calls.identify()
         assert visit.paths() == [*LOOK, "POST Record", "POST Record", "PUT Modify"]
         [learnt] = memory.learnt
-        assert visit.client.known == learnt
+        assert visit.client.calls.capabilities == learnt
         assert learnt == Capabilities(
             serial=SERIAL,
             firmware="V4.39.0",
@@ -118,16 +118,16 @@ async def test_a_terminal_is_looked_at_once_before_the_first_call() -> None:
     "act",
     [
         put,
-        lambda client: client.end_validity(NO, "Popescu Ion"),
-        lambda client: client.erase(NO),
-        lambda client: client.find([NO]),
-        lambda client: anext(client.everybody(), None),
-        lambda client: client.remove_face(NO),
+        lambda client: client.persons.end(NO, "Popescu Ion"),
+        lambda client: client.persons.erase(NO),
+        lambda client: client.persons.find([NO]),
+        lambda client: anext(client.persons.everybody(), None),
+        lambda client: client.faces.remove(NO),
     ],
     ids=["put_person", "end_validity", "erase", "find", "everybody", "remove_face"],
 )
 async def test_whatever_the_first_call_is_the_look_comes_before_it(act: Act) -> None:
-    async with visiting(DEVICE, known=None) as visit:
+    async with visiting(DEVICE, capabilities=None) as visit:
         await act(visit.client)
         assert visit.paths()[:3] == LOOK
         assert "GET deviceInfo" not in visit.paths()[1:]
@@ -135,7 +135,7 @@ async def test_whatever_the_first_call_is_the_look_comes_before_it(act: Act) -> 
 
 async def test_a_terminal_is_not_looked_at_when_it_is_not_due() -> None:
     memory = Memory()
-    async with visiting(DEVICE, known=KNOWN, look=False, memory=memory) as visit:
+    async with visiting(DEVICE, capabilities=KNOWN, identify=False, memory=memory) as visit:
         await put(visit.client)
         assert visit.paths() == ["POST Record"]
         assert memory.learnt == []
@@ -143,11 +143,11 @@ async def test_a_terminal_is_not_looked_at_when_it_is_not_due() -> None:
 
 async def test_the_same_terminal_is_asked_no_more_than_who_it_is() -> None:
     memory = Memory()
-    async with visiting(DEVICE, known=KNOWN, look=True, memory=memory) as visit:
+    async with visiting(DEVICE, capabilities=KNOWN, identify=True, memory=memory) as visit:
         await put(visit.client)
         assert visit.paths() == ["GET deviceInfo", "POST Record"]
         assert memory.learnt == [KNOWN]  # also what turned out on the way, before
-        assert visit.client.known == KNOWN
+        assert visit.client.calls.capabilities == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ async def test_another_serial_number_or_firmware_is_asked_what_it_takes(
 ) -> None:
     memory = Memory()
     profile = replace(DEVICE, name_bytes=32, max_persons=500, **change)
-    async with visiting(profile, known=KNOWN, look=True, memory=memory) as visit:
+    async with visiting(profile, capabilities=KNOWN, identify=True, memory=memory) as visit:
         await put(visit.client)
         assert visit.paths() == [*LOOK, "POST Record"]
         [learnt] = memory.learnt
@@ -169,14 +169,16 @@ async def test_another_serial_number_or_firmware_is_asked_what_it_takes(
 
 async def test_an_upgrade_that_brings_a_call_is_made_use_of() -> None:
     old = replace(DEVICE, has_fd_setup=False)
-    async with visiting(old, known=None) as visit:
-        await visit.client.look()
-        assert visit.client.known.lacks == ("FDLib/FDSetUp",)
+    async with visiting(old, capabilities=None) as visit:
+        await visit.client.calls.identify()
+        assert visit.client.calls.capabilities.lacks == ("FDLib/FDSetUp",)
         visit.terminal.upgrade(replace(DEVICE, firmware="V4.50"))
-        known = visit.client.known
-        async with visiting(replace(DEVICE, firmware="V4.50"), known=known, look=True) as later:
-            await later.client.look()
-            assert later.client.known.lacks == ()
+        known = visit.client.calls.capabilities
+        async with visiting(
+            replace(DEVICE, firmware="V4.50"), capabilities=known, identify=True
+        ) as later:
+            await later.client.calls.identify()
+            assert later.client.calls.capabilities.lacks == ()
 
 
 BUSY = b'{"statusCode":2,"statusString":"Device Busy","subStatusCode":"deviceBusy"}'
@@ -207,9 +209,9 @@ async def test_a_terminal_that_does_not_say_who_it_is_takes_persons_all_the_same
 ) -> None:
     memory = Memory()
     answers = {b"/deviceInfo": sent, b"/capabilities": sent}
-    async with scripted(answers, known=None, memory=memory) as (client, terminal):
-        assert await client.put_person(NO, "Popescu Ion") is False
-        assert await client.put_person(NO, "Popescu Ion") is False
+    async with scripted(answers, capabilities=None, memory=memory) as (client, terminal):
+        assert await client.persons.put(NO, "Popescu Ion") is False
+        assert await client.persons.put(NO, "Popescu Ion") is False
         assert len([t for t in targets(terminal) if t.endswith("deviceInfo")]) == 1
     [learnt] = memory.learnt
     assert replace(learnt, model="") == Capabilities()
@@ -220,25 +222,31 @@ async def test_a_known_terminal_that_does_not_say_who_it_is_is_as_it_was(sent: b
     """Otherwise it is forgotten, and another in its place is not noticed any more."""
     memory = Memory()
     async with scripted(
-        {b"/deviceInfo": sent, b"/capabilities": sent}, known=KNOWN, look=True, memory=memory
+        {b"/deviceInfo": sent, b"/capabilities": sent},
+        capabilities=KNOWN,
+        identify=True,
+        memory=memory,
     ) as (client, terminal):
-        await client.put_person(NO, "Popescu Ion")
+        await client.persons.put(NO, "Popescu Ion")
         assert [t.rpartition("/")[2] for t in targets(terminal)] == ["deviceInfo", "Record"]
-        assert client.known == KNOWN
+        assert client.calls.capabilities == KNOWN
     assert memory.learnt == [KNOWN]
 
 
 async def test_a_device_info_in_json_is_read_as_well() -> None:
     body = b'{"DeviceInfo":{"model":"M","serialNumber":"S1","firmwareVersion":"V1"}}'
     for sent in (body, body.replace(b'{"DeviceInfo":', b"").replace(b"}}", b"}")):
-        async with scripted({b"/deviceInfo": answer(sent)}, known=None) as (client, _):
-            await client.look()
-            assert (client.known.serial, client.known.model) == ("S1", "M")
+        async with scripted({b"/deviceInfo": answer(sent)}, capabilities=None) as (client, _):
+            await client.calls.identify()
+            assert (client.calls.capabilities.serial, client.calls.capabilities.model) == (
+                "S1",
+                "M",
+            )
 
 
 async def test_a_look_at_a_terminal_that_is_off_raises_and_is_due_again() -> None:
     memory = Memory()
-    async with visiting(DEVICE, known=None, memory=memory) as visit:
+    async with visiting(DEVICE, capabilities=None, memory=memory) as visit:
         await visit.terminal.switch_off()
         with pytest.raises(TerminalUnreachable):
             await put(visit.client)
@@ -250,7 +258,7 @@ async def test_a_look_at_a_terminal_that_is_off_raises_and_is_due_again() -> Non
 
 async def test_a_look_at_a_terminal_that_hangs_raises() -> None:
     memory = Memory()
-    async with visiting(DEVICE, known=None, memory=memory, timeout_s=SHORT_S) as visit:
+    async with visiting(DEVICE, capabilities=None, memory=memory, timeout_s=SHORT_S) as visit:
         await visit.terminal.hang()
         with pytest.raises(TerminalTimeout):
             await put(visit.client)
@@ -262,7 +270,7 @@ async def test_a_wrong_password_costs_one_failed_login_at_the_look(
     known: Capabilities | None,
 ) -> None:
     memory = Memory()
-    options: dict[str, Any] = {"known": known, "look": True, "memory": memory}
+    options: dict[str, Any] = {"capabilities": known, "identify": True, "memory": memory}
     async with visiting(DEVICE, password="gresita", **options) as visit:
         with pytest.raises(LoginRefused):
             await put(visit.client)
@@ -278,9 +286,9 @@ async def test_a_login_that_is_refused_without_a_401_is_not_tried_again(
 ) -> None:
     """G1 has badAuthorization as a subStatusCode; each further call is a failed login more."""
     refused = answer(f'{{"statusCode":4,"subStatusCode":"{code}"}}'.encode(), status=status)
-    async with scripted({}, otherwise=refused, known=None) as (client, terminal):
+    async with scripted({}, otherwise=refused, capabilities=None) as (client, terminal):
         with pytest.raises(LoginRefused):
-            await client.put_person(NO, "Popescu Ion")
+            await client.persons.put(NO, "Popescu Ion")
         assert len(terminal.requests) == 1
 
 
@@ -288,7 +296,7 @@ async def test_a_terminal_that_was_replaced_is_told_no_call_further() -> None:
     async def replaced(_: Capabilities) -> None:
         raise TerminalReplaced
 
-    async with visiting(DEVICE, known=KNOWN, look=True, memory=replaced) as visit:
+    async with visiting(DEVICE, capabilities=KNOWN, identify=True, memory=replaced) as visit:
         with pytest.raises(TerminalReplaced):
             await put(visit.client)
         assert visit.paths() == ["GET deviceInfo"]
@@ -312,10 +320,10 @@ async def test_modify_by_post_is_found_once(
 ) -> None:
     profile = Profile(modify_by="POST", missing=missing, answers=answers)
     async with remembered(profile) as (visit, memory):
-        await visit.client.put_person(NO, "Popescu Ion", known=False)
-        assert await visit.client.put_person(NO, "Popescu Ana", known=True) is True
-        assert await visit.client.put_person(NO, "Popescu Eva", known=True) is True
-        await visit.client.end_validity(NO, "Popescu Eva")
+        await visit.client.persons.put(NO, "Popescu Ion", expected_there=False)
+        assert await visit.client.persons.put(NO, "Popescu Ana", expected_there=True) is True
+        assert await visit.client.persons.put(NO, "Popescu Eva", expected_there=True) is True
+        await visit.client.persons.end(NO, "Popescu Eva")
         calls = ["PUT Modify", "POST Modify", "POST Modify", "POST Modify"]
         assert visit.paths() == ["POST Record", *calls]
         assert [one.lacks for one in memory.learnt] == [("UserInfo/Modify",)]
@@ -338,9 +346,9 @@ async def test_what_is_perhaps_not_there_is_done_otherwise_and_asked_for_again(
     )
     async with remembered(profile) as (visit, memory):
         for _ in range(2):
-            await visit.client.put_person(NO, "Popescu Ion")
+            await visit.client.persons.put(NO, "Popescu Ion")
             visit.person().face = Face(url="", sha256="0", size=1)
-            await visit.client.erase(NO)
+            await visit.client.persons.erase(NO)
             assert visit.terminal.persons == {}
         tried = ["PUT Delete", "PUT Delete", "PUT FDDelete", "PUT Delete"]
         assert visit.paths() == ["POST Record", *tried] * 2
@@ -359,7 +367,7 @@ async def test_modify_by_post_is_found_where_by_put_it_is_perhaps_not_there(code
     memory, terminal = Memory(), Scripted(script)
     async with raw(terminal, memory=memory) as client:
         for _ in range(2):
-            await client.end_validity(NO, "Popescu Ion")
+            await client.persons.end(NO, "Popescu Ion")
     assert [target.split()[0] for target in targets(terminal)] == ["PUT", "POST"] * 2
     assert memory.learnt == []
 
@@ -367,9 +375,9 @@ async def test_modify_by_post_is_found_where_by_put_it_is_perhaps_not_there(code
 async def test_what_was_remembered_is_not_tried_by_the_next_client() -> None:
     known = Capabilities(lacks=("UserInfo/Modify", "FDLib/FDSetUp"))
     profile = Profile(modify_by="POST", has_fd_setup=False)
-    async with remembered(profile, known=known) as (visit, memory):
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_person(NO, "Popescu Ion", known=True)
+    async with remembered(profile, capabilities=known) as (visit, memory):
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion", expected_there=True)
         assert visit.paths() == ["POST Record", "POST Modify"]
         assert memory.learnt == []
 
@@ -377,9 +385,9 @@ async def test_what_was_remembered_is_not_tried_by_the_next_client() -> None:
 async def test_a_terminal_that_seems_to_lack_every_way_is_asked_in_all_of_them() -> None:
     """What it lacked once it may have now: nobody is given up for what is remembered."""
     known = Capabilities(lacks=("UserInfo/Modify", "POST UserInfo/Modify"))
-    async with remembered(Profile(), known=known) as (visit, _):
-        await visit.client.put_person(NO, "Popescu Ion")
-        assert await visit.client.put_person(NO, "Popescu Ana", known=True) is True
+    async with remembered(Profile(), capabilities=known) as (visit, _):
+        await visit.client.persons.put(NO, "Popescu Ion")
+        assert await visit.client.persons.put(NO, "Popescu Ana", expected_there=True) is True
         assert visit.person().name == "Popescu Ana"
 
 
@@ -390,10 +398,10 @@ async def test_without_user_info_detail_face_and_person_go_one_after_the_other(
     profile = Profile(has_user_info_detail=False, has_fd_search_delete=False, missing=missing)
     async with remembered(profile) as (visit, memory):
         for number in (NO, "1002", "1003"):
-            await visit.client.put_person(number, "Popescu Ion")
+            await visit.client.persons.put(number, "Popescu Ion")
             visit.person(number).face = Face(url="", sha256="0", size=1)
         for number in (NO, "1002"):
-            await visit.client.erase(number)
+            await visit.client.persons.erase(number)
         assert list(visit.terminal.persons) == ["1003"]
         tried = ["PUT Delete", "PUT Delete", "PUT FDDelete", "PUT Delete"]
         assert visit.paths()[3:] == [*tried, "PUT FDDelete", "PUT Delete"]
@@ -409,8 +417,8 @@ async def test_without_user_info_detail_face_and_person_go_one_after_the_other(
 @pytest.mark.parametrize("name", ["old_deletes", "modern", "xml", "no_upsert_no_search"])
 async def test_who_is_not_there_is_erased_without_an_error(name: str) -> None:
     async with visiting(PROFILES[name]) as visit:
-        await visit.client.erase(NO)
-        await visit.client.remove_face(NO)
+        await visit.client.persons.erase(NO)
+        await visit.client.faces.remove(NO)
 
 
 async def test_a_leaver_goes_also_where_faces_cannot_be_deleted_alone() -> None:
@@ -422,9 +430,9 @@ async def test_a_leaver_goes_also_where_faces_cannot_be_deleted_alone() -> None:
         b"/FDDelete": missing,
     }
     async with scripted(answers) as (client, terminal):
-        await client.erase(NO)
+        await client.persons.erase(NO)
         assert targets(terminal)[-1] == "PUT /ISAPI/AccessControl/UserInfo/Delete"
-        await client.erase("1002")
+        await client.persons.erase("1002")
         assert targets(terminal)[-1] == "PUT /ISAPI/AccessControl/UserInfo/Delete"
 
 
@@ -433,7 +441,7 @@ async def test_a_leaver_whose_face_a_busy_terminal_keeps_is_not_erased_by_half()
     answers = {b"/UserInfoDetail/Delete": answer(b"", status="404 X"), b"/FDSearch/Delete": busy}
     async with scripted(answers) as (client, terminal):
         with pytest.raises(TerminalBusy):
-            await client.erase(NO)
+            await client.persons.erase(NO)
         assert "PUT /ISAPI/AccessControl/UserInfo/Delete" not in targets(terminal)
 
 
@@ -442,9 +450,9 @@ async def test_a_terminal_without_search_is_asked_once(missing: Missing) -> None
     async with remembered(Profile(has_search=False, missing=missing)) as (visit, memory):
         for _ in range(2):
             with pytest.raises(NotSupported):
-                await visit.client.find([NO])
+                await visit.client.persons.find([NO])
             with pytest.raises(NotSupported):
-                await anext(visit.client.everybody())
+                await anext(visit.client.persons.everybody())
         assert visit.paths() == ["POST Search"]
         assert [one.lacks for one in memory.learnt] == [("UserInfo/Search",)]
 
@@ -454,12 +462,12 @@ async def test_a_terminal_without_search_is_asked_once(missing: Missing) -> None
 async def test_those_asked_for_are_found_in_as_few_searches_as_the_terminal_takes(
     count: int, page: int
 ) -> None:
-    async with visiting(known=Capabilities(page=page)) as visit:
-        await visit.client.put_person("9", "Altcineva")
+    async with visiting(capabilities=Capabilities(page=page)) as visit:
+        await visit.client.persons.put("9", "Altcineva")
         for n in range(0, count, 2):
-            await visit.client.put_person(str(1000 + n), f"Muncitor {n}")
+            await visit.client.persons.put(str(1000 + n), f"Muncitor {n}")
         before = len(visit.paths())
-        found = await visit.client.find([str(1000 + n) for n in range(count)])
+        found = await visit.client.persons.find([str(1000 + n) for n in range(count)])
         assert sorted(found) == [str(1000 + n) for n in range(0, count, 2)]
         assert found.get("1000") == (
             Found(employee_no="1000", name="Muncitor 0", access="open", faces=0) if count else None
@@ -470,10 +478,10 @@ async def test_those_asked_for_are_found_in_as_few_searches_as_the_terminal_take
 
 @pytest.mark.parametrize("page", [30, 7, 1])
 async def test_everybody_is_found_page_by_page(page: int) -> None:
-    async with visiting(known=Capabilities(page=page)) as visit:
+    async with visiting(capabilities=Capabilities(page=page)) as visit:
         for n in range(35):
-            await visit.client.put_person(str(n), f"Muncitor {n}")
-        pages = [found async for found in visit.client.everybody()]
+            await visit.client.persons.put(str(n), f"Muncitor {n}")
+        pages = [found async for found in visit.client.persons.everybody()]
         assert [one.employee_no for found in pages for one in found] == [str(n) for n in range(35)]
         assert {len(found) for found in pages[:-1]} <= {page}
         visit.assert_well_treated()
@@ -493,9 +501,9 @@ def entry(number: object = NO, **fields: object) -> str:
 async def test_a_terminal_that_repeats_a_page_for_ever_is_not_asked_for_ever() -> None:
     result = search_result(entry(), status="MORE")
     async with scripted({}, otherwise=result) as (client, terminal):
-        assert list(await client.find([NO, "1002"])) == [NO]
+        assert list(await client.persons.find([NO, "1002"])) == [NO]
         assert len(terminal.requests) == 2
-        assert len([page async for page in client.everybody()]) == 1
+        assert len([page async for page in client.persons.everybody()]) == 1
 
 
 async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_again() -> None:
@@ -504,9 +512,9 @@ async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_a
     async with scripted({}, otherwise=everybody) as (client, terminal):
         for _ in range(2):
             with pytest.raises(NotSupported):
-                await client.find([NO])
+                await client.persons.find([NO])
         assert len(terminal.requests) == 1
-        assert len([page async for page in client.everybody()]) == 1
+        assert len([page async for page in client.persons.everybody()]) == 1
 
 
 @pytest.mark.parametrize(
@@ -522,7 +530,7 @@ async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_a
 )
 async def test_nobody_is_a_result(sent: bytes) -> None:
     async with scripted({}, otherwise=sent) as (client, _):
-        assert await client.find([NO]) == {}
+        assert await client.persons.find([NO]) == {}
 
 
 @pytest.mark.parametrize(
@@ -541,7 +549,7 @@ async def test_what_is_no_result_is_never_nobody(sent: bytes, error: type[Termin
     """Nobody would be pushed again, all of them."""
     async with scripted({}, otherwise=sent) as (client, _):
         with pytest.raises(error):
-            await client.find([NO])
+            await client.persons.find([NO])
 
 
 XML_RESULT = b"""<?xml version="1.0"?>
@@ -558,7 +566,7 @@ async def test_a_result_in_xml_holds_everybody_who_was_found(count: int) -> None
     numbers = list(range(1001, 1001 + count))
     persons = b"".join(XML_PERSON % number for number in numbers)
     async with scripted({}, otherwise=answer(XML_RESULT % persons)) as (client, _):
-        found = await client.find([str(number) for number in numbers])
+        found = await client.persons.find([str(number) for number in numbers])
     assert found == {
         str(number): Found(employee_no=str(number), name="Popescu", access="open", faces=1)
         for number in numbers
@@ -585,7 +593,7 @@ async def test_a_result_in_xml_holds_everybody_who_was_found(count: int) -> None
 )
 async def test_faces_are_counted_or_unknown(fields: dict[str, object], faces: int | None) -> None:
     async with scripted({}, otherwise=search_result(entry(**fields))) as (client, _):
-        assert (await client.find([NO]))[NO].faces == faces
+        assert (await client.persons.find([NO]))[NO].faces == faces
 
 
 @pytest.mark.parametrize(
@@ -607,7 +615,7 @@ async def test_faces_are_counted_or_unknown(fields: dict[str, object], faces: in
 )
 async def test_who_may_pass_is_read_by_the_day(valid: str, access: str | None) -> None:
     async with scripted({}, otherwise=search_result(entry(Valid=valid))) as (client, _):
-        assert (await client.find([NO]))[NO].access == access
+        assert (await client.persons.find([NO]))[NO].access == access
 
 
 VALUES = (
@@ -644,11 +652,11 @@ async def test_a_business_error_is_one_under_either_http_status(
 ) -> None:
     async with visiting(Profile(errors_http=http, answers=answers)) as visit:
         with pytest.raises(DataRefused):
-            await visit.client.put_person("9" * 40, "Popescu Ion")
-        assert await visit.client.put_person(NO, "Popescu Ion", known=True) is False
-        assert await visit.client.put_person(NO, "Popescu Ion", known=True) is True
+            await visit.client.persons.put("9" * 40, "Popescu Ion")
+        assert await visit.client.persons.put(NO, "Popescu Ion", expected_there=True) is False
+        assert await visit.client.persons.put(NO, "Popescu Ion", expected_there=True) is True
         assert visit.paths()[1:] == ["PUT Modify", "POST Record", "PUT Modify"]
-        await visit.client.end_validity("1002", "Nimeni")
+        await visit.client.persons.end("1002", "Nimeni")
         visit.assert_well_treated()
 
 
@@ -660,8 +668,8 @@ async def test_a_terminal_of_a_poor_charset_is_never_taken_for_one_without_the_p
     profile = Profile(charset=charset, answers=answers)
     async with visiting(profile) as visit:
         try:
-            await visit.client.put_person(NO, "Ștefănescu Ana")
-            found = await visit.client.find([NO])
+            await visit.client.persons.put(NO, "Ștefănescu Ana")
+            found = await visit.client.persons.find([NO])
         except TerminalError:
             assert charset == "utf-16"  # nobody sends it; no answer of ours in it either
         else:
@@ -692,12 +700,12 @@ BROKEN = {
     "act",
     [
         put,
-        lambda client: client.put_person(NO, "Popescu Ion", known=True),
-        lambda client: client.end_validity(NO, "Popescu Ion"),
-        lambda client: client.erase(NO),
-        lambda client: client.remove_face(NO),
-        lambda client: client.put_face(NO, "http://x/1.jpg"),
-        lambda client: client.find([NO]),
+        lambda client: client.persons.put(NO, "Popescu Ion", expected_there=True),
+        lambda client: client.persons.end(NO, "Popescu Ion"),
+        lambda client: client.persons.erase(NO),
+        lambda client: client.faces.remove(NO),
+        lambda client: client.faces.put(NO, "http://x/1.jpg"),
+        lambda client: client.persons.find([NO]),
     ],
     ids=["record", "modify", "end_validity", "erase", "remove_face", "put_face", "find"],
 )
@@ -715,7 +723,7 @@ async def test_a_truncated_body_is_a_broken_connection_and_no_answer() -> None:
     async with scripted({}, otherwise=cut, timeout_s=SHORT_S) as (client, _):
         with pytest.raises((TerminalUnreachable, TerminalTimeout)):
             await put(client)
-        assert client.calls_answered == 0
+        assert client.calls.answered == 0
 
 
 # The words
@@ -731,7 +739,7 @@ async def test_every_error_names_its_terminal() -> None:
     async with visiting(Profile(has_search=False)) as visit:
         for _ in range(2):
             with pytest.raises(NotSupported, match=r"^Terminal 127\.0\.0\.1 "):
-                await visit.client.find([NO])
+                await visit.client.persons.find([NO])
     async with visiting(Profile(busy_every=1)) as visit:
         with pytest.raises(TerminalBusy, match=r"^Terminal 127\.0\.0\.1 "):
             await put(visit.client)
@@ -741,7 +749,7 @@ async def test_every_error_names_its_terminal() -> None:
     async with visiting(Profile(deletion_s=60)) as visit:
         await put(visit.client)
         with pytest.raises(TerminalBusy, match=r"^Terminal 127\.0\.0\.1 is still erasing"):
-            await visit.client.erase(NO)
+            await visit.client.persons.erase(NO)
     async with scripted({}, otherwise=answer(b"hm")) as (client, _):
         with pytest.raises(AnswerUnexplained, match=r"^Terminal 127\.0\.0\.1's answer cannot"):
             await put(client)
@@ -756,25 +764,25 @@ async def test_every_error_names_its_terminal() -> None:
 async def test_bad_data_names_what_is_bad() -> None:
     async with visiting() as visit:
         with pytest.raises(DataRefused, match=r"^Terminal 127\.0\.0\.1 does not take this empl"):
-            await visit.client.put_person("9" * 40, "Popescu Ion")
+            await visit.client.persons.put("9" * 40, "Popescu Ion")
 
 
 @pytest.mark.parametrize("answers", ["json", "xml"])
 async def test_a_full_terminal_says_how_many_it_holds(answers: Literal["json", "xml"]) -> None:
     profile = replace(PROFILES["full"], answers=answers)
-    async with visiting(profile, known=None) as visit:
+    async with visiting(profile, capabilities=None) as visit:
         for n in range(3):
-            await visit.client.put_person(str(n), "Popescu Ion")
+            await visit.client.persons.put(str(n), "Popescu Ion")
         with pytest.raises(TerminalRefused) as raised:
             await put(visit.client)
         assert raised.value.message == "Terminal 127.0.0.1 is full (3 persons)."
-        assert await visit.client.put_person("0", "Popescu Ion") is True  # still
+        assert await visit.client.persons.put("0", "Popescu Ion") is True  # still
 
 
 async def test_a_full_terminal_that_does_not_say_how_many_is_full_all_the_same() -> None:
     async with visiting(PROFILES["full"]) as visit:
         for n in range(3):
-            await visit.client.put_person(str(n), "Popescu Ion")
+            await visit.client.persons.put(str(n), "Popescu Ion")
         with pytest.raises(TerminalRefused) as raised:
             await put(visit.client)
         assert raised.value.message.startswith("Terminal 127.0.0.1 is full of persons")
@@ -787,17 +795,17 @@ LONG = "Șerbănescu-Brâncoveanu Ana-Mărioara"
 
 
 async def test_a_name_is_cut_to_what_is_declared_before_it_is_sent() -> None:
-    async with visiting(PROFILES["names_32"], known=None) as visit:
-        await visit.client.put_person(NO, LONG)
+    async with visiting(PROFILES["names_32"], capabilities=None) as visit:
+        await visit.client.persons.put(NO, LONG)
         assert visit.paths() == [*LOOK, "POST Record"]
         assert LONG.startswith(visit.person().name)
 
 
 async def test_a_limit_that_was_not_declared_is_remembered_once_it_is_met() -> None:
     profile = Profile(name_bytes=32, has_capabilities=False)
-    async with remembered(profile, known=None) as (visit, memory):
-        await visit.client.put_person(NO, LONG)
-        await visit.client.put_person("1002", LONG)
+    async with remembered(profile, capabilities=None) as (visit, memory):
+        await visit.client.persons.put(NO, LONG)
+        await visit.client.persons.put("1002", LONG)
         assert visit.paths() == [*LOOK, "POST Record", "POST Record", "POST Record"]
         assert [one.name_bytes for one in memory.learnt] == [None, 32]
 
@@ -807,7 +815,7 @@ async def test_a_refusal_that_a_shorter_name_does_not_mend_teaches_no_limit() ->
     memory = Memory()
     async with scripted({}, otherwise=refused, memory=memory) as (client, terminal):
         with pytest.raises(AnswerUnexplained):
-            await client.put_person(NO, LONG)
+            await client.persons.put(NO, LONG)
         assert len(terminal.requests) == 2
     assert memory.learnt == []
 
@@ -828,9 +836,9 @@ async def test_a_terminal_whose_capabilities_hang_is_worked_with_all_the_same() 
     """It is enough that it says who it is: what it takes is found out on the way."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"  # and no more comes
     answers = {b"deviceInfo": DEVICE_INFO, b"capabilities": half}
-    async with scripted(answers, known=None, timeout_s=0.3) as (client, terminal):
+    async with scripted(answers, capabilities=None, timeout_s=0.3) as (client, terminal):
         await put(client)
-        assert client.known.serial == "A1"
+        assert client.calls.capabilities.serial == "A1"
         assert [target.rpartition("/")[2] for target in targets(terminal)] == [
             "deviceInfo",
             "capabilities",
@@ -846,18 +854,20 @@ async def test_what_a_starting_terminal_lacked_is_found_out_again_after_trouble(
 ) -> None:
     known = replace(KNOWN, serial="A1", firmware="V1")
     answers = {b"deviceInfo": DEVICE_INFO}
-    async with scripted(answers, known=known, look=True, after_trouble=after_trouble) as (
+    async with scripted(
+        answers, capabilities=known, identify=True, after_trouble=after_trouble
+    ) as (
         client,
         _,
     ):
-        await client.look()
-        assert client.known == replace(known, lacks=left)
+        await client.calls.identify()
+        assert client.calls.capabilities == replace(known, lacks=left)
 
 
 async def test_a_terminal_that_does_not_say_how_its_erasing_goes_is_believed_for_now() -> None:
     answers = {b"DeleteProcess": raw_status(404)}
     async with scripted(answers) as (client, terminal):
-        await client.erase(NO)
+        await client.persons.erase(NO)
         assert len(terminal.requests) == 2
 
 
@@ -866,7 +876,7 @@ async def test_a_face_that_even_fdsetup_calls_there_already_is_replaced() -> Non
         b'{"statusCode":6,"statusString":"x","subStatusCode":"deviceUserAlreadyExistFace"}'
     )
     async with scripted({b"FDSetUp": exists}) as (client, terminal):
-        await client.put_face(NO, "http://10.0.0.1/1.jpg")
+        await client.faces.put(NO, "http://10.0.0.1/1.jpg")
         assert [target.rpartition("/")[2] for target in targets(terminal)] == [
             "FDSetUp",
             "FDModify",

@@ -11,8 +11,7 @@ import pytest
 
 from receiver.core.errors import AnswerUnexplained, TerminalUnreachable
 from receiver.core.models import Terminal
-from receiver.terminals import persons as isapi
-from receiver.terminals.http_client import MOST_IDLE_S
+from receiver.terminals.http_client import MOST_IDLE_S, http_client
 from tests.support.clients import client_for
 from tests.terminals.test_persons import (
     DEVICE_XML,
@@ -94,18 +93,18 @@ ODD_CHALLENGES = {
 @pytest.mark.parametrize("terminal", ODD_CHALLENGES.values(), ids=ODD_CHALLENGES)
 async def test_a_login_succeeds_at_once_however_it_is_asked_for(terminal: Scripted) -> None:
     async with raw(terminal) as client:
-        assert (await client.device_info())["serialNumber"] == "S1"
+        assert (await client.calls.device_info())["serialNumber"] == "S1"
     assert len(terminal.requests) == 2
 
 
 @pytest.mark.parametrize("username", ["ștefan", 'a"b\\'])
 async def test_a_user_name_is_read_as_it_stands_in_the_row(username: str) -> None:
     terminal = guarded(PLAIN, username=username.encode())
-    async with listening(terminal) as port, isapi.http_client() as http:
+    async with listening(terminal) as port, http_client() as http:
         row = Terminal(
             id=UUID(int=1), host="127.0.0.1", port=port, username=username, password=PASSWORD
         )
-        await client_for(http, row, Turns()).device_info()
+        await client_for(http, row, Turns()).calls.device_info()
     assert len(terminal.requests) == 2
 
 
@@ -114,7 +113,7 @@ async def test_a_digest_that_we_cannot_give_is_not_called_another_login(header: 
     terminal = Scripted(lambda *_: challenge(header))
     async with raw(terminal) as client:
         with pytest.raises(AnswerUnexplained, match="asks for a kind of digest login"):
-            await client.device_info()
+            await client.calls.device_info()
     assert len(terminal.requests) == 1
 
 
@@ -160,11 +159,11 @@ async def test_a_terminal_that_hangs_up_after_each_answer_costs_one_call_at_most
 ) -> None:
     door = Door(idle_s=close_s, one_answer=True)
     failures = []
-    async with listening(door) as port, isapi.http_client() as http:
+    async with listening(door) as port, http_client() as http:
         for n in range(10):
             try:
                 # A client of its own for each visit: what was learnt outlives them.
-                await client_of(http, port=port).device_info()
+                await client_of(http, port=port).calls.device_info()
             except TerminalUnreachable:
                 failures.append(n)
     assert len(failures) <= 1
@@ -174,11 +173,11 @@ async def test_a_terminal_that_hangs_up_after_each_answer_costs_one_call_at_most
 
 async def test_what_one_terminal_does_is_not_expected_of_another() -> None:
     rude, polite = Door(idle_s=0.3, one_answer=True), Door(idle_s=60)
-    async with listening(rude) as port, listening(polite) as other, isapi.http_client() as http:
+    async with listening(rude) as port, listening(polite) as other, http_client() as http:
         with pytest.raises(TerminalUnreachable):
-            await client_of(http, port=port).device_info()
-        await client_of(http, port=port).device_info()
-        await client_of(http, port=other).device_info()
+            await client_of(http, port=port).calls.device_info()
+        await client_of(http, port=port).calls.device_info()
+        await client_of(http, port=other).calls.device_info()
     assert polite.served == [2]
 
 
@@ -186,7 +185,7 @@ async def test_a_challenge_and_its_answer_share_a_connection() -> None:
     door = Door(idle_s=60)
     async with raw(door) as client:
         for _ in range(3):
-            await client.device_info()
+            await client.calls.device_info()
     assert door.served == [6]
 
 
@@ -194,7 +193,7 @@ async def test_a_connection_is_not_used_again_after_the_pause_between_calls() ->
     door = Door(idle_s=60)
     async with raw(door) as client:
         for _ in range(2):
-            await client.device_info()
+            await client.calls.device_info()
             await asyncio.sleep(MOST_IDLE_S + 0.1)
     assert door.served == [2, 2]
     assert MOST_IDLE_S < 1  # DEVICE_DELAY_SECONDS unless told otherwise
@@ -215,6 +214,6 @@ async def test_a_terminal_that_breaks_off_a_new_connection_is_not_given_more_of_
 
     async with raw(cut_once) as client:
         with pytest.raises(TerminalUnreachable):
-            await client.device_info()
-        await client.device_info()
+            await client.calls.device_info()
+        await client.calls.device_info()
     assert door.served == [2]

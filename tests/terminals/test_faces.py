@@ -105,10 +105,10 @@ def form_of(request: bytes) -> tuple[str, bytes] | None:
 
 async def test_a_photo_that_the_terminal_fetches_is_not_sent(photos: Photos) -> None:
     memory, storage = Memory(), Storage()
-    async with visiting(photo=storage, memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+    async with visiting(fetch_photo=storage, memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
         for name in ("ion.jpg", "ion-2.jpg"):
-            await visit.client.put_face(NO, photos(name))
+            await visit.client.faces.put(NO, photos(name))
             assert face(visit).url == photos(name)
         assert ways(visit) == ["FDSetUp", "FDSetUp"]
         assert storage.asked == []
@@ -118,13 +118,15 @@ async def test_a_photo_that_the_terminal_fetches_is_not_sent(photos: Photos) -> 
 
 async def test_a_photo_that_the_terminal_cannot_fetch_is_sent(photos: Photos) -> None:
     memory, storage = Memory(), Storage()
-    async with visiting(Profile(downloads_photos=False), photo=storage, memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_person("1002", "Ionescu Ana")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+    async with visiting(
+        Profile(downloads_photos=False), fetch_photo=storage, memory=memory
+    ) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.put("1002", "Ionescu Ana")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert face(visit).url == ""
         assert face(visit).sha256 == hashlib.sha256(JPEG).hexdigest()
-        await visit.client.put_face("1002", photos("ana.jpg"))
+        await visit.client.faces.put("1002", photos("ana.jpg"))
         assert ways(visit) == ["FDSetUp", "FDSetUp upload", "FDSetUp upload"]
         assert storage.asked == [photos("ion.jpg"), photos("ana.jpg")]
         assert [(one.photos, one.parts) for one in memory.learnt] == [("upload", 0)]
@@ -134,12 +136,12 @@ async def test_a_photo_that_the_terminal_cannot_fetch_is_sent(photos: Photos) ->
 async def test_a_url_too_long_for_the_terminal_is_not_tried(photos: Photos) -> None:
     memory, storage = Memory(), Storage()
     url = photos("x" * 300)
-    async with visiting(photo=storage, memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, url)
+    async with visiting(fetch_photo=storage, memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, url)
         assert ways(visit) == ["FDSetUp upload"]
         assert memory.learnt == []  # a shorter one may be fetched
-        await visit.client.put_face(NO, photos("ion.jpg"))
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert ways(visit) == ["FDSetUp upload", "FDSetUp"]
         visit.assert_well_treated()
 
@@ -153,42 +155,42 @@ async def test_the_limit_of_a_url_is_of_bytes_and_inclusive(
     start = photos("")
     url = start + "ș" + "x" * (length - len(start) - 2)
     assert len(url.encode()) == length
-    async with visiting(photo=Storage()) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, url)
+    async with visiting(fetch_photo=Storage()) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, url)
         assert ways(visit)[-1:] == (["FDSetUp upload"] if sent else ["FDSetUp"])
 
 
 async def test_a_url_that_fits_only_a_newer_terminal_is_given_to_it(photos: Photos) -> None:
-    async with visiting(PROFILES["url_only"], known=None) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("x" * 900))
+    async with visiting(PROFILES["url_only"], capabilities=None) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("x" * 900))
         assert face(visit).url == photos("x" * 900)
-        assert visit.client.known.photo_url_bytes == 1024
+        assert visit.client.calls.capabilities.photo_url_bytes == 1024
 
 
 async def test_a_file_that_the_terminal_does_not_take_is_sent_made_fit() -> None:
     """Too large a file, or one that lies on its side, is no fault of the person's face."""
     memory, storage = Memory(), Storage()
-    async with photo_server() as server, visiting(photo=storage, memory=memory) as visit:
+    async with photo_server() as server, visiting(fetch_photo=storage, memory=memory) as visit:
         server.pictures["/huge.jpg"] = JPEG + b"\0" * 300_000
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, server.url("/huge.jpg"))
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, server.url("/huge.jpg"))
         assert ways(visit) == ["FDSetUp", "FDSetUp upload"]
         assert face(visit).sha256 == hashlib.sha256(JPEG).hexdigest()
         assert memory.learnt == []  # the next file may be taken as it is
-        await visit.client.put_face(NO, server.url("/ion.jpg"))
+        await visit.client.faces.put(NO, server.url("/ion.jpg"))
         assert ways(visit)[2:] == ["FDSetUp"]
         visit.assert_well_treated()
 
 
 async def test_a_photo_without_a_face_is_refused_in_both_forms_and_no_more() -> None:
     storage = Storage(picture=plain())
-    async with photo_server() as server, visiting(photo=storage) as visit:
+    async with photo_server() as server, visiting(fetch_photo=storage) as visit:
         server.pictures["/wall.jpg"] = plain()
-        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(DataRefused, match="o face found"):
-            await visit.client.put_face(NO, server.url("/wall.jpg"))
+            await visit.client.faces.put(NO, server.url("/wall.jpg"))
         assert ways(visit) == ["FDSetUp", "FDSetUp upload"]
         assert visit.person().face is None
 
@@ -196,9 +198,9 @@ async def test_a_photo_without_a_face_is_refused_in_both_forms_and_no_more() -> 
 async def test_photos_are_uploaded_at_once_where_they_were_the_last_time(photos: Photos) -> None:
     storage = Storage()
     known = Capabilities(photos="upload", parts=1)
-    async with visiting(PROFILES["upload_only"], known=known, photo=storage) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+    async with visiting(PROFILES["upload_only"], capabilities=known, fetch_photo=storage) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert ways(visit) == ["FDSetUp upload"]
         assert storage.asked == [photos("ion.jpg")]
 
@@ -211,13 +213,16 @@ async def test_photos_are_uploaded_at_once_where_they_were_the_last_time(photos:
 async def test_the_names_are_tried_in_their_order_and_remembered(parts: int, answers: Any) -> None:
     memory = Memory()
     profile = Profile(downloads_photos=False, upload_parts=UPLOAD_PARTS[parts], answers=answers)
-    async with visiting(profile, photo=Storage(), memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, URL)
+    async with visiting(profile, fetch_photo=Storage(), memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, URL)
         assert len(ways(visit)) == 2 + parts
-        assert (visit.client.known.photos, visit.client.known.parts) == ("upload", parts)
+        assert (visit.client.calls.capabilities.photos, visit.client.calls.capabilities.parts) == (
+            "upload",
+            parts,
+        )
         assert len(memory.learnt) == (2 if parts else 1)
-        await visit.client.put_face(NO, URL)
+        await visit.client.faces.put(NO, URL)
         assert len(ways(visit)) == 3 + parts
         assert face(visit).replaced == 1
         visit.assert_well_treated()
@@ -226,29 +231,29 @@ async def test_the_names_are_tried_in_their_order_and_remembered(parts: int, ans
 async def test_names_that_were_remembered_wrongly_are_found_anew() -> None:
     known = Capabilities(photos="upload", parts=2)
     memory = Memory()
-    async with visiting(known=known, photo=Storage(), memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, URL)
+    async with visiting(capabilities=known, fetch_photo=Storage(), memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, URL)
         assert [one.parts for one in memory.learnt] == [0]
 
 
 @pytest.mark.parametrize("parts", [-1, 3, 99])
 async def test_names_beyond_the_table_are_none_of_it(parts: int) -> None:
     known = Capabilities(photos="upload", parts=parts)
-    async with visiting(known=known, photo=Storage()) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, URL)
-        assert visit.client.known.parts == 0
+    async with visiting(capabilities=known, fetch_photo=Storage()) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, URL)
+        assert visit.client.calls.capabilities.parts == 0
 
 
 async def test_an_upload_is_the_documented_form() -> None:
     """isapi.md §1: JSON first and without a file name, then the picture with one."""
     known = Capabilities(photos="upload")
     async with scripted(
-        {b"/FDSetUp": sub_codes("badParameters")}, known=known, photo=Storage()
+        {b"/FDSetUp": sub_codes("badParameters")}, capabilities=known, fetch_photo=Storage()
     ) as (client, terminal):
         with pytest.raises(AnswerUnexplained):
-            await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
         forms = uploads(terminal)
     assert len(forms) == len(UPLOAD_PARTS) == len(terminal.requests) - 1
     for (record, picture), names in zip(forms, UPLOAD_PARTS, strict=True):
@@ -270,18 +275,20 @@ async def test_a_stale_nonce_does_not_cost_the_picture() -> None:
         return challenge(DIGEST.format(n=n) + (", stale=true" if n == 2 else ""))
 
     terminal = Scripted(script)
-    async with raw(terminal, photo=Storage(), known=Capabilities(photos="upload")) as client:
-        await client.put_face(NO, URL)
+    async with raw(
+        terminal, fetch_photo=Storage(), capabilities=Capabilities(photos="upload")
+    ) as client:
+        await client.faces.put(NO, URL)
     forms = uploads(terminal)
     assert [[part.content for part in form][1] for form in forms] == [JPEG] * 4
 
 
 async def test_every_upload_begins_without_credentials_and_is_whole_each_time() -> None:
     known = Capabilities(photos="upload")
-    async with visiting(known=known, photo=Storage()) as visit:
+    async with visiting(capabilities=known, fetch_photo=Storage()) as visit:
         for number in ("1001", "1002"):
-            await visit.client.put_person(number, "Popescu Ion")
-            await visit.client.put_face(number, URL)
+            await visit.client.persons.put(number, "Popescu Ion")
+            await visit.client.faces.put(number, URL)
             assert face(visit, number).size == len(JPEG)
         assert visit.authorizations[::2] == [None] * (len(visit.authorizations) // 2)
         visit.assert_well_treated()
@@ -294,15 +301,15 @@ async def test_an_upload_replaces_a_face_where_there_is_no_fd_set_up(
     memory = Memory()
     profile = Profile(downloads_photos=False, has_fd_setup=False, has_fd_modify=has_fd_modify)
     storage = Storage()
-    async with visiting(profile, photo=storage, memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, URL)
+    async with visiting(profile, fetch_photo=storage, memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, URL)
         assert ways(visit) == ["FDSetUp", "FaceDataRecord", "FaceDataRecord upload"]
         storage.picture = portrait("ion 2")
-        await visit.client.put_face(NO, URL)
+        await visit.client.faces.put(NO, URL)
         assert face(visit).sha256 == hashlib.sha256(storage.picture).hexdigest()
         before = len(ways(visit))
-        await visit.client.put_face(NO, URL)
+        await visit.client.faces.put(NO, URL)
         again = ways(visit)[before:]
         if has_fd_modify:
             assert again == ["FaceDataRecord upload", "FDModify upload"]
@@ -322,14 +329,14 @@ async def test_without_fd_modify_the_old_face_goes_before_the_new_one(
         has_fd_setup=False, has_fd_modify=False, has_fd_search_delete=False, missing=missing
     )
     async with visiting(profile) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
         for name in ("ion.jpg", "ion-2.jpg", "ion-3.jpg"):
-            await visit.client.put_face(NO, photos(name))
+            await visit.client.faces.put(NO, photos(name))
             assert face(visit).url == photos(name)
         last = ["FaceDataRecord", "FDDelete", "FaceDataRecord"]
         assert ways(visit)[-3:] == last
         lacks = {"FDLib/FDSetUp", "FDLib/FDModify", "FDLib/FDSearch/Delete"}
-        assert set(visit.client.known.lacks) == lacks
+        assert set(visit.client.calls.capabilities.lacks) == lacks
         visit.assert_well_treated()
 
 
@@ -352,26 +359,28 @@ async def test_a_refusal_that_is_not_of_the_form_is_not_asked_in_another(
 ) -> None:
     for known in (Capabilities(), Capabilities(photos="upload")):
         storage = Storage()
-        async with scripted({}, otherwise=sub_codes(code), known=known, photo=storage) as (
+        async with scripted(
+            {}, otherwise=sub_codes(code), capabilities=known, fetch_photo=storage
+        ) as (
             client,
             terminal,
         ):
             with pytest.raises(error):
-                await client.put_face(NO, URL)
+                await client.faces.put(NO, URL)
             assert len(terminal.requests) == 1
         assert storage.asked == ([URL] if known.photos else [])
 
 
 async def test_a_full_terminal_is_not_sent_the_photo(photos: Photos) -> None:
     storage = Storage()
-    async with visiting(Profile(max_faces=1), photo=storage) as visit:
+    async with visiting(Profile(max_faces=1), fetch_photo=storage) as visit:
         for number in (NO, "1002"):
-            await visit.client.put_person(number, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+            await visit.client.persons.put(number, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         with pytest.raises(TerminalRefused, match="full of faces"):
-            await visit.client.put_face("1002", photos("ana.jpg"))
+            await visit.client.faces.put("1002", photos("ana.jpg"))
         assert ways(visit) == ["FDSetUp", "FDSetUp"]
-        await visit.client.put_face(NO, photos("ion-2.jpg"))  # no face more
+        await visit.client.faces.put(NO, photos("ion-2.jpg"))  # no face more
         assert storage.asked == []
 
 
@@ -381,9 +390,9 @@ async def test_a_terminal_that_is_busy_at_the_upload_is_busy() -> None:
 
     memory = Memory()
     terminal = Scripted(script)
-    async with raw(terminal, photo=Storage(), memory=memory) as client:
+    async with raw(terminal, fetch_photo=Storage(), memory=memory) as client:
         with pytest.raises(TerminalBusy):
-            await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
         assert len(terminal.requests) == 2
     assert memory.learnt == []
 
@@ -395,32 +404,32 @@ async def test_a_terminal_that_is_busy_at_the_upload_is_busy() -> None:
 async def test_a_photo_that_cannot_be_fetched_by_anybody_gives_that_error(
     error: TerminalError,
 ) -> None:
-    async with visiting(photo=Storage(fails=error)) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+    async with visiting(fetch_photo=Storage(fails=error)) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
         for url in (NOWHERE, NOWHERE + "x" * 300):  # fetched by it first, and by us alone
             with pytest.raises(type(error)) as raised:
-                await visit.client.put_face(NO, url)
+                await visit.client.faces.put(NO, url)
             assert raised.value is error
         assert ways(visit) == ["FDSetUp"]
 
 
 async def test_a_refusal_of_the_photo_stands_where_it_cannot_be_sent_made_fit() -> None:
     storage = Storage(fails=PhotoNotFetched("Not there."))
-    async with photo_server() as server, visiting(photo=storage) as visit:
+    async with photo_server() as server, visiting(fetch_photo=storage) as visit:
         server.pictures["/wall.jpg"] = plain()
-        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(DataRefused, match="o face found"):
-            await visit.client.put_face(NO, server.url("/wall.jpg"))
+            await visit.client.faces.put(NO, server.url("/wall.jpg"))
 
 
 @pytest.mark.parametrize("forbidden", [LeaseLost()])
 async def test_a_photo_that_may_not_be_fetched_any_more_is_no_error_of_the_photo(
     forbidden: ReceiverError,
 ) -> None:
-    async with visiting(photo=Storage(fails=forbidden)) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+    async with visiting(fetch_photo=Storage(fails=forbidden)) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(LeaseLost):
-            await visit.client.put_face(NO, NOWHERE)
+            await visit.client.faces.put(NO, NOWHERE)
         assert ways(visit) == ["FDSetUp"]
 
 
@@ -429,19 +438,19 @@ NEITHER = Profile(downloads_photos=False, takes_uploads=False)
 
 async def test_where_a_photo_arrives_neither_way_the_first_refusal_stands() -> None:
     memory = Memory()
-    async with visiting(NEITHER, photo=Storage(), memory=memory) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+    async with visiting(NEITHER, fetch_photo=Storage(), memory=memory) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(PhotoNotFetched, match=r"^Terminal 127\.0\.0\.1 could not download"):
-            await visit.client.put_face(NO, URL)
+            await visit.client.faces.put(NO, URL)
         assert len(ways(visit)) == 1 + len(UPLOAD_PARTS)
         assert memory.learnt == []  # nothing of use, and nothing wrong
 
 
 async def test_a_url_too_long_for_a_terminal_that_takes_no_uploads_is_said_so() -> None:
-    async with visiting(Profile(takes_uploads=False), photo=Storage()) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+    async with visiting(Profile(takes_uploads=False), fetch_photo=Storage()) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(NotSupported) as raised:
-            await visit.client.put_face(NO, "http://127.0.0.1/" + "x" * 300)
+            await visit.client.faces.put(NO, "http://127.0.0.1/" + "x" * 300)
         assert "takes no upload" in raised.value.message
         assert raised.value.message.startswith("Terminal 127.0.0.1 ")
 
@@ -451,9 +460,9 @@ async def test_a_terminal_without_faces_is_told_so_and_keeps_the_first_refusal(
     status: str,
 ) -> None:
     missing = answer(b"", status=status)
-    async with scripted({}, otherwise=missing, photo=Storage()) as (client, terminal):
+    async with scripted({}, otherwise=missing, fetch_photo=Storage()) as (client, terminal):
         with pytest.raises(NotSupported):
-            await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
         assert {t.rpartition("/")[2] for t in targets(terminal)} == {"FDSetUp", "FaceDataRecord"}
         assert targets(terminal).count("PUT /ISAPI/Intelligent/FDLib/FDSetUp") == 1
 
@@ -465,8 +474,8 @@ async def test_a_refusal_that_nobody_can_explain_is_tried_as_an_upload_too() -> 
         return sub_codes("badJsonFormat") if n == 1 else answer(OK)
 
     memory, terminal = Memory(), Scripted(script)
-    async with raw(terminal, photo=Storage(), memory=memory) as client:
-        await client.put_face(NO, URL)
+    async with raw(terminal, fetch_photo=Storage(), memory=memory) as client:
+        await client.faces.put(NO, URL)
         assert len(terminal.requests) == 2
     assert memory.learnt == []
 
@@ -475,16 +484,19 @@ async def test_a_terminal_without_a_way_to_the_photos_host_is_sent_them() -> Non
     def script(_: int, request: bytes) -> bytes:
         return answer(OK) if form_of(request) else sub_codes("networkError")
 
-    async with raw(Scripted(script), photo=Storage()) as client:
-        await client.put_face(NO, URL)
+    async with raw(Scripted(script), fetch_photo=Storage()) as client:
+        await client.faces.put(NO, URL)
         with pytest.raises(TerminalBusy):
-            await client.put_person(NO, "Popescu Ion")
+            await client.persons.put(NO, "Popescu Ion")
 
 
 async def test_an_unexplained_refusal_of_both_forms_is_the_first_one() -> None:
-    async with scripted({}, otherwise=answer(b"<html></html>"), photo=Storage()) as (client, _):
+    async with scripted({}, otherwise=answer(b"<html></html>"), fetch_photo=Storage()) as (
+        client,
+        _,
+    ):
         with pytest.raises(AnswerUnexplained, match="HTTP 200"):
-            await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
 
 
 # Removing
@@ -493,13 +505,13 @@ async def test_an_unexplained_refusal_of_both_forms_is_the_first_one() -> None:
 async def test_removing_a_face_names_one_number_and_never_none(photos: Photos) -> None:
     async with visiting() as visit:
         for number in (NO, "1002"):
-            await visit.client.put_person(number, "Popescu Ion")
-            await visit.client.put_face(number, photos("ion.jpg"))
+            await visit.client.persons.put(number, "Popescu Ion")
+            await visit.client.faces.put(number, photos("ion.jpg"))
         with pytest.raises(ValueError, match="number"):
-            await visit.client.remove_face("")
-        await visit.client.remove_face(NO)
-        await visit.client.remove_face(NO)  # none there
-        await visit.client.remove_face("9")  # nobody
+            await visit.client.faces.remove("")
+        await visit.client.faces.remove(NO)
+        await visit.client.faces.remove(NO)  # none there
+        await visit.client.faces.remove("9")  # nobody
         assert visit.person().face is None
         assert visit.person("1002").face is not None
         assert visit.terminal.sightings.deletions_not_of_one == 0
@@ -513,28 +525,30 @@ async def test_removing_a_face_names_one_number_and_never_none(photos: Photos) -
 async def test_a_photo_reaches_every_terminal_that_hangs_somewhere(name: str) -> None:
     async with photo_server() as server:
         storage = Storage()
-        async with visiting(PROFILES[name], known=None, photo=storage) as visit:
-            await visit.client.put_person(NO, "Popescu Ion")
-            await visit.client.put_face(NO, server.url())
+        async with visiting(PROFILES[name], capabilities=None, fetch_photo=storage) as visit:
+            await visit.client.persons.put(NO, "Popescu Ion")
+            await visit.client.faces.put(NO, server.url())
             first = face(visit)
             server.pictures["/ion.jpg"] = storage.picture = portrait("ion 2")
-            await visit.client.put_face(NO, server.url())
+            await visit.client.faces.put(NO, server.url())
             assert face(visit).likeness != first.likeness
-            await visit.client.remove_face(NO)
+            await visit.client.faces.remove(NO)
             assert visit.person().face is None
-            known = visit.client.known
+            known = visit.client.calls.capabilities
             visit.assert_well_treated()
-        async with visiting(PROFILES[name], known=replace(known), photo=storage) as later:
-            await later.client.put_person(NO, "Popescu Ion")
-            await later.client.put_face(NO, server.url())
+        async with visiting(
+            PROFILES[name], capabilities=replace(known), fetch_photo=storage
+        ) as later:
+            await later.client.persons.put(NO, "Popescu Ion")
+            await later.client.faces.put(NO, server.url())
             assert len(ways(later)) == 1  # nothing is found out twice
             later.assert_well_treated()
 
 
 async def test_the_server_of_the_photos_is_asked_by_the_terminal_alone() -> None:
     async with photo_server() as server, visiting() as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, server.url())
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, server.url())
         assert isinstance(server, PhotoServer)
         assert server.asked == ["/ion.jpg"]
 
@@ -547,12 +561,12 @@ async def test_a_photo_that_only_the_terminal_may_fetch_goes_by_url_after_all(
 ) -> None:
     """It lies on a host that PHOTO_HOSTS does not name; uploads were learnt from another photo."""
     known = Capabilities(photos="upload")
-    async with visiting(known=known, photo=Storage(fails=PhotoUnusable())) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+    async with visiting(capabilities=known, fetch_photo=Storage(fails=PhotoUnusable())) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert face(visit).url == photos("ion.jpg")
         with pytest.raises(PhotoUnusable):
-            await visit.client.put_face(NO, NOWHERE)
+            await visit.client.faces.put(NO, NOWHERE)
 
 
 @pytest.mark.parametrize(
@@ -575,9 +589,9 @@ async def test_one_odd_answer_does_not_make_a_terminal_one_that_takes_no_uploads
 
     memory, terminal = Memory(), Scripted(script)
     known = Capabilities(photos="upload")
-    async with raw(terminal, known=known, photo=Storage(), memory=memory) as client:
+    async with raw(terminal, capabilities=known, fetch_photo=Storage(), memory=memory) as client:
         with pytest.raises((AnswerUnexplained, PhotoNotFetched)):
-            await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
         assert len(terminal.requests) == len(UPLOAD_PARTS) + 1  # and by URL
     assert memory.learnt == []
 
@@ -589,35 +603,38 @@ async def test_a_terminal_that_is_silent_over_a_url_is_sent_the_next_photo() -> 
         return b"" if n == 1 else answer(OK)
 
     terminal = Scripted(script)
-    async with raw(terminal, photo=Storage(), face_timeout_s=SHORT_S) as client:
+    async with raw(terminal, fetch_photo=Storage(), face_timeout_s=SHORT_S) as client:
         with pytest.raises(TerminalTimeout):
-            await client.put_face(NO, URL)
-        await client.put_face(NO, URL)
+            await client.faces.put(NO, URL)
+        await client.faces.put(NO, URL)
     assert [form_of(request) is not None for request in terminal.requests] == [False, True]
 
 
 async def test_a_terminal_that_fetches_slowly_and_takes_no_upload_is_given_urls_again() -> None:
     known = Capabilities(photos="upload")  # believed after it was silent once
     profile = Profile(takes_uploads=False)
-    async with photo_server() as server, visiting(profile, known=known, photo=Storage()) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, server.url("/ion.jpg"))
-        assert visit.client.known.photos == "url"
+    async with (
+        photo_server() as server,
+        visiting(profile, capabilities=known, fetch_photo=Storage()) as visit,
+    ):
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, server.url("/ion.jpg"))
+        assert visit.client.calls.capabilities.photos == "url"
 
 
 async def test_a_busy_library_of_faces_says_of_nobody_that_they_have_none() -> None:
     async with scripted({b"/FDSearch": answer(BUSY)}) as (client, _):
         with pytest.raises(TerminalBusy):
-            await client.has_face(NO)
+            await client.faces.has(NO)
     async with scripted({b"/FDSearch": answer(b"", status="404 Not Found")}) as (client, _):
-        assert not await client.has_face(NO)
+        assert not await client.faces.has(NO)
 
 
 async def test_a_firmware_that_takes_uploads_no_more_gets_the_url_again(photos: Photos) -> None:
     known = Capabilities(photos="upload")
     profile = Profile(takes_uploads=False)
-    async with visiting(profile, known=known, photo=Storage()) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+    async with visiting(profile, capabilities=known, fetch_photo=Storage()) as visit:
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert face(visit).url == photos("ion.jpg")
-        assert visit.client.known.photos == "url"
+        assert visit.client.calls.capabilities.photos == "url"

@@ -31,8 +31,8 @@ from receiver.core.errors import (
 from receiver.core.models import Terminal
 from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
-from receiver.terminals import persons as isapi
-from receiver.terminals.persons import TerminalClient
+from receiver.terminals.client import TerminalClient
+from receiver.terminals.http_client import http_client
 from tests.support.clients import client_for
 
 PASSWORD = "Parola-de-test1"
@@ -124,7 +124,7 @@ async def visiting(
     profile: Profile = JSON_ANSWERS, *, pause_s: float = 0.0, **options: Any
 ) -> AsyncIterator[Visit]:
     simulated = SimulatedTerminal(profile=profile, password=PASSWORD)
-    async with simulated as terminal, isapi.http_client() as http:
+    async with simulated as terminal, http_client() as http:
         authorizations: list[str | None] = []
 
         async def note(request: httpx.Request) -> None:
@@ -199,7 +199,7 @@ class Scripted:
 
 @asynccontextmanager
 async def raw(handler: Handler, **options: Any) -> AsyncIterator[TerminalClient]:
-    async with listening(handler) as port, isapi.http_client() as http:
+    async with listening(handler) as port, http_client() as http:
         yield client_of(http, port=port, **options)
 
 
@@ -244,7 +244,7 @@ def user_info(name: str, end: str = "2037-12-31T23:59:59") -> dict[str, object]:
 @EVERY_FIRMWARE
 async def test_a_new_person_is_recorded_with_the_documented_payload(profile: Profile) -> None:
     async with visiting(profile) as visit:
-        assert await visit.client.put_person(NO, "Popescu Ion") is False
+        assert await visit.client.persons.put(NO, "Popescu Ion") is False
         assert list(visit.terminal.sightings.bodies) == [user_info("Popescu Ion")]
         assert visit.paths() == ["POST Record"]
         person = visit.person()
@@ -270,7 +270,7 @@ async def test_a_known_person_gets_the_new_name_and_validity_and_keeps_the_face(
             user_type="normal",
             face=face,
         )
-        assert await visit.client.put_person(NO, "Brâncoveanu Ștefan-Țuțea") is True
+        assert await visit.client.persons.put(NO, "Brâncoveanu Ștefan-Țuțea") is True
         assert visit.paths() == ["POST Record", "PUT Modify"]
         assert visit.terminal.sightings.bodies[-1] == user_info("Brâncoveanu Ștefan-Țuțea")
         assert visit.person().name == "Brâncoveanu Ștefan-Țuțea"
@@ -281,15 +281,15 @@ async def test_a_known_person_gets_the_new_name_and_validity_and_keeps_the_face(
 
 async def test_the_same_person_put_twice_is_known_the_second_time() -> None:
     async with visiting() as visit:
-        assert await visit.client.put_person(NO, "Popescu Ion") is False
-        assert await visit.client.put_person(NO, "Popescu Ion") is True
+        assert await visit.client.persons.put(NO, "Popescu Ion") is False
+        assert await visit.client.persons.put(NO, "Popescu Ion") is True
         assert list(visit.terminal.persons) == [NO]
 
 
 async def test_a_name_too_long_for_the_firmware_is_cut_between_characters() -> None:
     """32 UTF-8 bytes on HA's and FG's terminals (isapi.md §3), and ș is two of them."""
     async with visiting(Profile(name_bytes=32)) as visit:
-        await visit.client.put_person(NO, "Șerbănescu-Brâncoveanu Ana-Mărioara")
+        await visit.client.persons.put(NO, "Șerbănescu-Brâncoveanu Ana-Mărioara")
         name = visit.person().name
         assert "Șerbănescu-Brâncoveanu Ana-Mărioara".startswith(name)
         assert 29 <= len(name.encode()) <= 32
@@ -300,8 +300,8 @@ async def test_a_name_too_long_for_the_firmware_keeps_nobody_from_leaving() -> N
     long_name = "Șerbănescu-Brâncoveanu Ana-Mărioara"
     async with visiting(Profile(name_bytes=32)) as visit:
         for _ in range(2):  # new, and known
-            await visit.client.put_person(NO, long_name)
-        await visit.client.end_validity(NO, long_name)
+            await visit.client.persons.put(NO, long_name)
+        await visit.client.persons.end(NO, long_name)
         assert not visit.terminal.may_pass(NO, datetime.now(UTC))
         assert long_name.startswith(visit.person().name)
 
@@ -309,7 +309,7 @@ async def test_a_name_too_long_for_the_firmware_keeps_nobody_from_leaving() -> N
 async def test_a_number_the_terminal_does_not_take_is_bad_data() -> None:
     async with visiting() as visit:
         with pytest.raises(DataRefused):
-            await visit.client.put_person("1" * 33, "Popescu Ion")
+            await visit.client.persons.put("1" * 33, "Popescu Ion")
         assert visit.terminal.persons == {}
 
 
@@ -318,12 +318,12 @@ async def test_an_ended_validity_is_an_elapsed_window_and_nothing_else_changes(
     profile: Profile, photos: Callable[[str], str]
 ) -> None:
     async with visiting(profile) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         face = visit.person().face
         now = datetime.now().astimezone()
         assert visit.terminal.may_pass(NO, now)
-        await visit.client.end_validity(NO, "Popescu Ion")
+        await visit.client.persons.end(NO, "Popescu Ion")
         sent = cast("dict[str, Any]", visit.terminal.sightings.bodies[-1])["UserInfo"]
         assert sent["Valid"]["enable"] is True  # false would be permanent validity (G1 p.299)
         assert sent["Valid"]["endTime"] < "2020-01-02"
@@ -337,24 +337,24 @@ async def test_ending_the_validity_of_somebody_absent_is_no_error_and_adds_nobod
     profile: Profile,
 ) -> None:
     async with visiting(profile) as visit:
-        await visit.client.end_validity(NO, "Popescu Ion")
+        await visit.client.persons.end(NO, "Popescu Ion")
         assert visit.terminal.persons == {}
         assert visit.paths() == ["PUT Modify"]
 
 
 async def test_the_validity_of_a_person_whose_name_is_gone_ends_and_the_name_stays() -> None:
     async with visiting() as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.end_validity(NO, "")
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.end(NO, "")
         assert visit.person().name == "Popescu Ion"
         assert not visit.terminal.may_pass(NO, datetime.now().astimezone())
 
 
 async def test_erasing_is_asked_about_until_it_is_done() -> None:
     async with visiting(Profile(deletion_s=0.1), pause_s=0.05) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_person("1002", "Ionescu Ana")
-        await visit.client.erase(NO)
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.put("1002", "Ionescu Ana")
+        await visit.client.persons.erase(NO)
         assert list(visit.terminal.persons) == ["1002"]
         assert visit.paths().count("GET DeleteProcess") > 1
         visit.assert_well_treated()
@@ -363,22 +363,22 @@ async def test_erasing_is_asked_about_until_it_is_done() -> None:
 async def test_erasing_waits_long_enough_for_the_terminal_when_no_pause_is_configured() -> None:
     """DEVICE_DELAY_SECONDS may be 0: the polls must not be used up in a moment."""
     async with visiting(Profile(deletion_s=0.5)) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.erase(NO)
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.erase(NO)
         assert visit.terminal.persons == {}
 
 
 async def test_an_erasure_that_does_not_end_is_a_busy_terminal() -> None:
     async with visiting(Profile(deletion_s=60), pause_s=0.001) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(TerminalBusy):
-            await visit.client.erase(NO)
+            await visit.client.persons.erase(NO)
 
 
 async def test_erasing_somebody_absent_is_no_error() -> None:
     async with visiting(pause_s=0.05) as visit:
-        await visit.client.put_person("1002", "Ionescu Ana")
-        await visit.client.erase(NO)
+        await visit.client.persons.put("1002", "Ionescu Ana")
+        await visit.client.persons.erase(NO)
         assert list(visit.terminal.persons) == ["1002"]
 
 
@@ -391,7 +391,7 @@ async def test_a_failed_erasure_is_an_error() -> None:
     terminal = Scripted(script)
     async with raw(terminal) as client:
         with pytest.raises(TerminalError):
-            await client.erase(NO)
+            await client.persons.erase(NO)
     assert len(terminal.requests) == 2
 
 
@@ -399,13 +399,13 @@ async def test_every_deletion_names_exactly_one_number_and_none_is_sent_without(
     """A deletion without a number erases everybody (G1 p.301)."""
     async with visiting(Profile(deletion_s=0), pause_s=0.01) as visit:
         for number in ("1001", "1002", "9"):
-            await visit.client.put_person(number, "Popescu Ion")
+            await visit.client.persons.put(number, "Popescu Ion")
         before = len(visit.authorizations)
         with pytest.raises(ValueError, match="number"):
-            await visit.client.erase("")
+            await visit.client.persons.erase("")
         assert len(visit.authorizations) == before
         for number in ("1001", "9"):
-            await visit.client.erase(number)
+            await visit.client.persons.erase(number)
         deletions = [b for b in visit.terminal.sightings.bodies if "UserInfoDetail" in b]
         assert deletions == [
             {"UserInfoDetail": {"mode": "byEmployeeNo", "EmployeeNoList": [{"employeeNo": n}]}}
@@ -423,8 +423,8 @@ async def test_a_first_face_is_recorded_with_the_flat_payload(
     profile: Profile, photos: Callable[[str], str]
 ) -> None:
     async with visiting(profile) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert visit.terminal.sightings.bodies[-1] == {
             "faceURL": photos("ion.jpg"),
             "faceLibType": "blackFD",
@@ -454,9 +454,9 @@ async def test_a_second_face_replaces_the_first_with_what_the_firmware_has(
     photos: Callable[[str], str],
 ) -> None:
     async with visiting(Profile(answers=answers, has_fd_setup=has_fd_setup)) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
-        await visit.client.put_face(NO, photos("ion-2.jpg"))
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
+        await visit.client.faces.put(NO, photos("ion-2.jpg"))
         face = visit.person().face
         assert face is not None
         assert (face.url, face.replaced) == (photos("ion-2.jpg"), 1)
@@ -466,9 +466,9 @@ async def test_a_second_face_replaces_the_first_with_what_the_firmware_has(
 
 async def test_a_photo_that_the_terminal_cannot_fetch_is_said_so() -> None:
     async with visiting(Profile(downloads_photos=False)) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(PhotoNotFetched) as error:
-            await visit.client.put_face(NO, "http://127.0.0.1:1/secret-photo.jpg")
+            await visit.client.faces.put(NO, "http://127.0.0.1:1/secret-photo.jpg")
         assert "secret-photo" not in error.value.message
 
 
@@ -478,11 +478,11 @@ async def test_a_busy_terminal_is_busy_under_either_http_status(
 ) -> None:
     async with visiting(Profile(busy_every=1, busy_http=busy_http)) as visit:
         with pytest.raises(TerminalBusy):
-            await visit.client.put_person(NO, "Popescu Ion")
+            await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(TerminalBusy):
-            await visit.client.end_validity(NO, "Popescu Ion")
+            await visit.client.persons.end(NO, "Popescu Ion")
         with pytest.raises(TerminalBusy):
-            await visit.client.erase(NO)
+            await visit.client.persons.erase(NO)
         assert len(visit.paths()) == 3  # and it is not asked again
 
 
@@ -493,12 +493,12 @@ async def test_every_call_waits_for_its_turn_and_asks_for_its_own_time(
     photos: Callable[[str], str],
 ) -> None:
     async with visiting(timeout_s=7.0, face_timeout_s=45.0) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
-        await visit.client.device_info()
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
+        await visit.client.calls.device_info()
         assert visit.turns.asked_s == [7.0, 7.0, 7.0, 45.0, 7.0]
-        assert visit.client.calls_answered == 5
+        assert visit.client.calls.answered == 5
 
 
 async def test_no_request_leaves_when_the_turn_is_refused() -> None:
@@ -511,28 +511,28 @@ async def test_no_request_leaves_when_the_turn_is_refused() -> None:
         yield
 
     terminal = Scripted(lambda *_: answer(DEVICE_XML))
-    async with listening(terminal) as port, isapi.http_client() as http:
+    async with listening(terminal) as port, http_client() as http:
         row = Terminal(id=UUID(int=1), host="127.0.0.1", port=port, username="a", password=PASSWORD)
         client = client_for(http, row, refuse)
         with pytest.raises(Refused):
-            await client.device_info()
+            await client.calls.device_info()
     assert terminal.requests == []
 
 
 async def test_a_face_may_take_longer_than_any_other_call(photos: Callable[[str], str]) -> None:
     async with visiting(Profile(face_delay_s=0.6), timeout_s=SHORT_S) as visit:
-        await visit.client.put_person(NO, "Popescu Ion")
-        await visit.client.put_face(NO, photos("ion.jpg"))
+        await visit.client.persons.put(NO, "Popescu Ion")
+        await visit.client.faces.put(NO, photos("ion.jpg"))
         assert visit.person().face is not None
 
 
 async def test_a_terminal_slower_than_the_timeout_is_a_timeout() -> None:
     async with visiting(Profile(delay_s=5), timeout_s=SHORT_S) as visit:
         with pytest.raises(TerminalTimeout) as error:
-            await visit.client.put_person(NO, "Popescu Ion")
+            await visit.client.persons.put(NO, "Popescu Ion")
         assert f"{SHORT_S:g} s" in error.value.message
         assert visit.turns.inside == 0
-        assert visit.client.calls_answered == 0
+        assert visit.client.calls.answered == 0
 
 
 # The login
@@ -540,7 +540,7 @@ async def test_a_terminal_slower_than_the_timeout_is_a_timeout() -> None:
 
 async def test_device_info_is_read_from_xml_whatever_its_namespace() -> None:
     async with visiting() as visit:
-        device = await visit.client.device_info()
+        device = await visit.client.calls.device_info()
     assert device["model"] == "DS-K1T342MFWX-E1"
     assert device["firmwareVersion"] == "V4.39.0"
     prefixed = (
@@ -549,21 +549,21 @@ async def test_device_info_is_read_from_xml_whatever_its_namespace() -> None:
     )
     for body in (prefixed, DEVICE_XML.replace(b"isapi.org", b"std-cgi.com")):
         async with raw(Scripted(lambda *_, body=body: answer(body))) as client:
-            assert (await client.device_info())["serialNumber"] in ("S", "S1")
+            assert (await client.calls.device_info())["serialNumber"] in ("S", "S1")
 
 
 async def test_a_device_info_without_a_serial_number_is_not_taken_for_one() -> None:
     async with raw(Scripted(lambda *_: answer(b"<html><body>ok</body></html>"))) as client:
         with pytest.raises(AnswerUnexplained):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 async def test_every_request_starts_without_credentials_and_no_nonce_is_used_twice() -> None:
     """Over a series of calls on kept-alive connections; a reused nonce is a failed login (SK)."""
     async with visiting() as visit:
         for n in range(60):
-            await visit.client.put_person(str(n % 20), f"Muncitor {n}")
-        await visit.client.device_info()
+            await visit.client.persons.put(str(n % 20), f"Muncitor {n}")
+        await visit.client.calls.device_info()
         assert visit.terminal.sightings.failed_logins == 0
         assert visit.authorizations[::2] == [None] * (len(visit.authorizations) // 2)
         answers_to = visit.authorizations[1::2]
@@ -576,9 +576,9 @@ async def test_every_request_starts_without_credentials_and_no_nonce_is_used_twi
 async def test_a_wrong_password_costs_exactly_one_failed_login_per_call() -> None:
     async with visiting(password="gresita") as visit:
         with pytest.raises(LoginRefused) as error:
-            await visit.client.put_person(NO, "Popescu Ion")
+            await visit.client.persons.put(NO, "Popescu Ion")
         assert visit.terminal.sightings.failed_logins == 1
-        assert visit.client.calls_answered == 0
+        assert visit.client.calls.answered == 0
         assert error.value.locked_s == 0
         assert "gresita" not in error.value.message
 
@@ -587,9 +587,9 @@ async def test_a_locked_account_says_for_how_long() -> None:
     async with visiting(Profile(lockout_failures=1, lockout_s=900)) as visit:
         wrong = client_of(visit.http, port=visit.terminal.port, password="gresita")
         with pytest.raises(LoginRefused):
-            await wrong.device_info()
+            await wrong.calls.device_info()
         with pytest.raises(LoginRefused, match="locked") as error:
-            await visit.client.device_info()
+            await visit.client.calls.device_info()
         assert 0 < error.value.locked_s <= 900
 
 
@@ -598,9 +598,9 @@ async def test_a_terminal_that_says_the_account_is_locked_is_not_sent_the_passwo
     async with visiting(Profile(lockout_failures=1, lockout_s=900)) as visit:
         wrong = client_of(visit.http, port=visit.terminal.port, password="gresita")
         with pytest.raises(LoginRefused):
-            await wrong.device_info()
+            await wrong.calls.device_info()
         with pytest.raises(LoginRefused):
-            await visit.client.device_info()
+            await visit.client.calls.device_info()
         assert visit.terminal.sightings.failed_logins == 1
 
 
@@ -621,7 +621,7 @@ def with_stale(when: Callable[[int], bool], spelling: str) -> Scripted:
 async def test_a_stale_nonce_is_retried_once_with_a_challenge_of_its_own(spelling: str) -> None:
     terminal = with_stale(lambda n: n == 2, spelling)
     async with raw(terminal) as client:
-        assert (await client.device_info())["serialNumber"] == "S1"
+        assert (await client.calls.device_info())["serialNumber"] == "S1"
     assert [b"uthorization: " in r for r in terminal.requests] == [False, True, False, True]
     assert b'nonce="n1"' in terminal.requests[1]
     assert b'nonce="n3"' in terminal.requests[3]
@@ -631,7 +631,7 @@ async def test_a_nonce_that_is_always_stale_is_not_retried_for_ever() -> None:
     terminal = with_stale(lambda _: True, "stale=true")
     async with raw(terminal) as client:
         with pytest.raises(LoginRefused):
-            await client.device_info()
+            await client.calls.device_info()
     assert len(terminal.requests) == 4
 
 
@@ -639,7 +639,7 @@ async def test_a_refusal_that_is_not_stale_is_not_retried() -> None:
     terminal = with_stale(lambda _: True, 'stale="FALSE"')
     async with raw(terminal) as client:
         with pytest.raises(LoginRefused):
-            await client.device_info()
+            await client.calls.device_info()
     assert len(terminal.requests) == 2
 
 
@@ -650,7 +650,7 @@ async def test_a_challenge_other_than_digest_gets_no_password(header: str) -> No
     terminal = Scripted(lambda *_: challenge(header))
     async with raw(terminal) as client:
         with pytest.raises(TerminalError):
-            await client.device_info()
+            await client.calls.device_info()
     [request] = terminal.requests
     assert b"authorization" not in request.lower()
     assert PASSWORD.encode() not in request
@@ -662,13 +662,13 @@ async def test_a_password_that_was_never_sent_is_not_called_wrong(header: str) -
     """A camera's web page behind the address, a captive portal: the row's password is not tried."""
     async with raw(Scripted(lambda *_: challenge(header))) as client:
         with pytest.raises(AnswerUnexplained):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 async def test_the_password_never_crosses_the_wire_in_clear() -> None:
     terminal = with_stale(lambda _: False, "")
     async with raw(terminal) as client:
-        await client.device_info()
+        await client.calls.device_info()
     assert len(terminal.requests) == 2
     assert PASSWORD.encode() not in b"".join(terminal.requests)
 
@@ -676,7 +676,7 @@ async def test_the_password_never_crosses_the_wire_in_clear() -> None:
 async def test_a_digest_of_auth_int_only_is_an_error_of_ours() -> None:
     async with raw(Scripted(lambda *_: challenge(DIGEST.replace('"auth"', '"auth-int"')))) as c:
         with pytest.raises(AnswerUnexplained, match="digest login"):
-            await c.device_info()
+            await c.calls.device_info()
 
 
 @pytest.mark.parametrize(
@@ -689,7 +689,7 @@ async def test_a_digest_of_auth_int_only_is_an_error_of_ours() -> None:
 async def test_a_digest_that_cannot_be_worked_with_is_an_error_of_ours(header: str) -> None:
     async with raw(Scripted(lambda *_: challenge(header))) as client:
         with pytest.raises(TerminalError):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 @pytest.mark.parametrize(
@@ -699,13 +699,13 @@ async def test_whatever_stands_in_the_row_as_login_no_foreign_exception_comes_ou
     username: str, password: str
 ) -> None:
     terminal = Scripted(lambda n, _: challenge(DIGEST.format(n=n)))
-    async with listening(terminal) as port, isapi.http_client() as http:
+    async with listening(terminal) as port, http_client() as http:
         row = Terminal(
             id=UUID(int=1), host="127.0.0.1", port=port, username=username, password=password
         )
         client = client_for(http, row, Turns())
         with pytest.raises(TerminalError):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_call() -> None:
@@ -718,8 +718,8 @@ async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_call() -> None:
 
     terminal = Scripted(script)
     async with raw(terminal) as client:
-        await client.device_info()
-        await client.device_info()
+        await client.calls.device_info()
+        await client.calls.device_info()
     assert not any(b"\r\ncookie:" in request.lower() for request in terminal.requests)
 
 
@@ -730,16 +730,16 @@ async def test_a_refused_connection_is_unreachable() -> None:
     async with visiting() as visit:
         await visit.terminal.switch_off()
         with pytest.raises(TerminalUnreachable):
-            await visit.client.device_info()
+            await visit.client.calls.device_info()
         await visit.terminal.switch_on()
-        await visit.client.device_info()
+        await visit.client.calls.device_info()
 
 
 async def test_a_terminal_that_hangs_is_a_timeout() -> None:
     async with visiting(timeout_s=SHORT_S) as visit:
         await visit.terminal.hang()
         with pytest.raises(TerminalTimeout):
-            await visit.client.device_info()
+            await visit.client.calls.device_info()
 
 
 async def test_a_server_that_accepts_and_never_answers_is_a_timeout() -> None:
@@ -748,7 +748,7 @@ async def test_a_server_that_accepts_and_never_answers_is_a_timeout() -> None:
 
     async with raw(silent, timeout_s=SHORT_S) as client:
         with pytest.raises(TerminalTimeout):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 @contextmanager
@@ -795,10 +795,10 @@ class Knocking:
 async def test_a_terminal_that_is_off_is_unreachable_and_no_timeout_of_the_pair() -> None:
     """TerminalTimeout means connected (errors.py), and sends the pair to the back of the line."""
     with never_accepting() as port:
-        async with isapi.http_client() as http:
+        async with http_client() as http:
             client = client_of(http, port=port, timeout_s=SHORT_S)
             with pytest.raises(TerminalUnreachable):
-                await client.device_info()
+                await client.calls.device_info()
 
 
 def cutting(sent: bytes) -> Handler:
@@ -833,8 +833,8 @@ async def test_an_answer_that_is_cut_off_is_unreachable(
 ) -> None:
     async with raw(how(sent)) as client:
         with pytest.raises(TerminalUnreachable):
-            await client.device_info()
-        assert client.calls_answered == 0
+            await client.calls.device_info()
+        assert client.calls.answered == 0
 
 
 @pytest.mark.parametrize(
@@ -858,7 +858,7 @@ async def test_an_answer_without_end_is_given_up_before_it_fills_the_memory(stat
 
     async with raw(endless, timeout_s=2) as client:
         with pytest.raises(AnswerUnexplained, match="no end"):
-            await client.device_info()
+            await client.calls.device_info()
     assert 0 < sent < most_sent
 
 
@@ -873,7 +873,7 @@ async def test_an_answer_byte_by_byte_does_not_outlast_the_timeout() -> None:
 
     async with raw(dripping, timeout_s=SHORT_S) as client:
         with pytest.raises(TerminalTimeout):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Oops", "302 Found"])
@@ -881,14 +881,14 @@ async def test_a_web_page_is_never_a_success(status: str) -> None:
     page = b"<!DOCTYPE html><html><head><title>Router</title></head><body><br></body></html>"
     async with raw(Scripted(lambda *_: answer(page, status=status))) as client:
         with pytest.raises(TerminalError) as error:
-            await client.put_person(NO, "Popescu Ion")
+            await client.persons.put(NO, "Popescu Ion")
         assert "Router" not in error.value.message
 
 
 async def test_an_answer_that_is_not_http_is_an_error_of_ours() -> None:
     async with raw(cutting(b"SSH-2.0-OpenSSH_9.6\r\n")) as client:
         with pytest.raises(TerminalError):
-            await client.device_info()
+            await client.calls.device_info()
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
@@ -899,7 +899,7 @@ async def test_a_redirect_is_not_followed(status: str) -> None:
         terminal = Scripted(lambda *_: answer(b"", status=status, headers=location))
         async with raw(terminal) as client:
             with pytest.raises(AnswerUnexplained):
-                await client.device_info()
+                await client.calls.device_info()
     assert len(terminal.requests) == 1
     assert elsewhere.requests == []
 
@@ -913,7 +913,7 @@ async def test_the_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Mo
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
         async with visiting() as visit:
-            assert (await visit.client.device_info())["model"] == "DS-K1T342MFWX-E1"
+            assert (await visit.client.calls.device_info())["model"] == "DS-K1T342MFWX-E1"
     assert proxy.requests == []
 
 
@@ -924,23 +924,23 @@ async def test_a_terminal_with_an_ipv6_address_is_reached() -> None:
             port = await stack.enter_async_context(listening(terminal, "::1"))
         except OSError:
             pytest.skip("this machine has no IPv6")
-        http = await stack.enter_async_context(isapi.http_client())
-        await client_of(http, host="::1", port=port).device_info()
+        http = await stack.enter_async_context(http_client())
+        await client_of(http, host="::1", port=port).calls.device_info()
     assert f"host: [::1]:{port}".encode() in terminal.requests[0].lower()
 
 
 @pytest.mark.parametrize("port", [0, None, "80/x"])
 async def test_a_port_that_is_none_reaches_nobody(port: Any) -> None:
-    async with isapi.http_client() as http:
+    async with http_client() as http:
         with pytest.raises(TerminalError):
-            await client_of(http, port=port).device_info()
+            await client_of(http, port=port).calls.device_info()
 
 
 @pytest.mark.parametrize("host", ["", "a b", "no-such-host.invalid", "x" * 300, "1.2.3.4.5", "ț"])
 async def test_a_host_that_is_none_reaches_nobody(host: str) -> None:
-    async with isapi.http_client() as http:
+    async with http_client() as http:
         with pytest.raises(TerminalError):
-            await client_of(http, host=host, port=80, timeout_s=2).device_info()
+            await client_of(http, host=host, port=80, timeout_s=2).calls.device_info()
 
 
 # The mapping of httpx's exceptions
@@ -1001,7 +1001,7 @@ async def test_whatever_httpx_raises_comes_out_as_one_of_our_errors(
     async with httpx.AsyncClient(transport=transport) as http:
         turns = Turns()
         with pytest.raises(TerminalError) as error:
-            await client_of(http, port=80, turns=turns).device_info()
+            await client_of(http, port=80, turns=turns).calls.device_info()
     assert type(error.value) is expected_of(kind)
     assert error.value.__cause__ is not None
     assert "boom" not in error.value.message
