@@ -9,7 +9,7 @@ from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, calls, resync_all, served_world
-from tests.whole.test_buttons import hire_unnoticed
+from tests.support.buttons import hire_unnoticed
 
 NAME = "bulk"
 TERMINALS = 2

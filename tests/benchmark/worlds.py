@@ -15,8 +15,8 @@ from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import World, open_world
+from tests.support.buttons import worker_at_rest
 from tests.support.faults import Line, late, port_of
-from tests.whole.test_buttons import worker_at_rest
 
 Who = Literal["ours", "baseline"]
 BOTH: tuple[Who, ...] = ("ours", "baseline")

@@ -50,7 +50,7 @@ from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, syn
 from receiver.sync.visit import Visit, Visits
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.http_client import http_client
-from tests.terminals.test_persons import PASSWORD
+from tests.support.raw_terminals import PASSWORD
 
 SITE = UUID(int=77)
 SETTINGS = Settings(supabase_url="http://x", service_role_key="x", webhook_keys=(b"x",))

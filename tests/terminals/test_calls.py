@@ -32,19 +32,22 @@ from receiver.terminals.answers import Answer, parse
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.user_info import found_in
 from tests.support.clients import Memory
-from tests.terminals.test_persons import (
+from tests.support.raw_terminals import (
+    BUSY,
     DEVICE_XML,
     DIGEST,
     NO,
+    OK,
     SHORT_S,
     Scripted,
     answer,
     challenge,
     raw,
+    scripted,
+    targets,
     visiting,
 )
 
-OK = b'{"statusCode":1,"statusString":"OK","subStatusCode":"ok"}'
 MISSING = pytest.mark.parametrize("missing", ["404", "405", "403"])
 Missing = Literal["404", "405", "403"]
 LOOK = ["GET deviceInfo", "GET capabilities", "GET capabilities"]
@@ -66,28 +69,6 @@ Act = Callable[[TerminalClient], Awaitable[object]]
 
 async def put(client: TerminalClient) -> object:
     return await client.persons.put(NO, "Popescu Ion")
-
-
-@asynccontextmanager
-async def scripted(
-    answers: dict[bytes, bytes], *, otherwise: bytes = b"", **options: Any
-) -> AsyncIterator[tuple[TerminalClient, Scripted]]:
-    """Answer a path that ends in a key with its bytes."""
-
-    def script(_: int, request: bytes) -> bytes:
-        path = request.split(b" ")[1].partition(b"?")[0]
-        found = [sent for end, sent in answers.items() if path.endswith(end)]
-        return found[0] if found else otherwise or answer(OK)
-
-    terminal = Scripted(script)
-    async with raw(terminal, **options) as client:
-        yield client, terminal
-
-
-def targets(terminal: Scripted) -> list[str]:
-    """Return what a raw terminal was asked: method and path."""
-    heads = [request.split(b" ") for request in terminal.requests]
-    return [f"{head[0].decode()} {head[1].decode().partition('?')[0]}" for head in heads]
 
 
 # The look
@@ -181,7 +162,6 @@ async def test_an_upgrade_that_brings_a_call_is_made_use_of() -> None:
             assert later.client.calls.capabilities.lacks == ()
 
 
-BUSY = b'{"statusCode":2,"statusString":"Device Busy","subStatusCode":"deviceBusy"}'
 NOT_SUPPORTED = b'{"statusCode":4,"subStatusCode":"notSupport","errorMsg":"notSupport"}'
 MUTE = {
     "404": answer(b"", status="404 Not Found"),

@@ -18,7 +18,7 @@ from receiver.terminals.capabilities import (
     declared,
     same_firmware,
 )
-from tests.terminals.test_fixtures import FIXTURES
+from tests.support.isapi_fixtures import FIXTURES
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ from receiver.core.errors import AnswerUnexplained, TerminalUnreachable
 from receiver.core.models import Terminal
 from receiver.terminals.http_client import MOST_IDLE_S, http_client
 from tests.support.clients import client_for
-from tests.terminals.test_persons import (
+from tests.support.raw_terminals import (
     DEVICE_XML,
     DIGEST,
     PASSWORD,

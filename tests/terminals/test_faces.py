@@ -31,22 +31,22 @@ from receiver.sandbox.terminal.simulated import Face, Profile
 from receiver.terminals.faces import UPLOAD_PARTS
 from tests.support.clients import Memory
 from tests.support.pictures import plain
-from tests.support.terminals import PhotoServer, photo_server
-from tests.terminals.test_calls import BUSY, OK, scripted, targets
-from tests.terminals.test_persons import (
+from tests.support.raw_terminals import (
+    BUSY,
     DIGEST,
     NO,
+    OK,
     SHORT_S,
     Scripted,
     Visit,
     answer,
     challenge,
-    photos,
     raw,
+    scripted,
+    targets,
     visiting,
 )
-
-__all__ = ["photos"]  # the fixture
+from tests.support.terminals import PhotoServer, photo_server
 
 JPEG = portrait("ion")
 URL = "http://127.0.0.1:1/ion.jpg"

@@ -4,7 +4,6 @@ fixtures/isapi/cases.csv is their index. `document` there is what only the call 
 judge: an answer that is neither a ResponseStatus nor an error.
 """
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import pytest
 
 from receiver.core.errors import LoginRefused
 from receiver.terminals.answers import FACE_ABSENT, FACE_EXISTS, PERSON_EXISTS, Answer, parse
+from tests.support.isapi_fixtures import CASES, FIXTURES, INDEX
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "isapi"
-INDEX = FIXTURES / "cases.csv"
 ENDPOINTS = {
     "delete_process",
     "device_info",
@@ -33,9 +31,6 @@ ENDPOINTS = {
     "user_info_search",
     "user_info_setup",
 }
-
-with INDEX.open(encoding="utf-8", newline="") as index:
-    CASES = list(csv.DictReader(index))
 
 
 def classify(answer: Answer) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from receiver.core.errors import LoginRefused, TerminalError
 from receiver.terminals.answers import parse
 from receiver.terminals.codes import rows
-from tests.terminals.test_fixtures import CASES, FIXTURES
+from tests.support.isapi_fixtures import CASES, FIXTURES
 
 BODIES = {case["file"]: (FIXTURES / case["file"]).read_bytes() for case in CASES}
 STATUSES = st.sampled_from([200, 400, 401, 403, 404, 405, 500, 502]) | st.integers(-1, 10**6)

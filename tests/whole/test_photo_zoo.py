@@ -19,8 +19,8 @@ from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.world import World, open_world
 from tests.support.pictures import ORIENTATION, changed, saved
+from tests.support.profiles import assert_well_treated, eventually
 from tests.support.sample_pictures import jpeg_bomb, png_bomb
-from tests.whole.test_profiles import assert_well_treated, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 

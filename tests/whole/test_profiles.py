@@ -23,16 +23,13 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
 from receiver.sync.worker import BATCH
+from tests.support.profiles import ON_TIME_S, SELDOM, assert_well_treated, eventually
 
 # A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-ON_TIME_S = 90.0
 LOOK_S = 3.0
 POLL_S = 1.0
-SELDOM = 11
-"""How often the terminals of the company are busy, or lie. If each third write is refused, a new
-person meets that twice, and the pauses after that are longer than a test may take."""
 TERMINALS = {
     **PROFILES,
     "busy": replace(PROFILES["busy"], busy_every=SELDOM),
@@ -146,33 +143,6 @@ class Company:
     def _full_one_is_right(self) -> bool:
         terminal = self.site("full").terminal
         return self.world.standing_on(terminal).items() <= self.world.wanted().items()
-
-
-async def eventually(true: Callable[[], object], within_s: float = ON_TIME_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - terminals and databases tell nobody
-            await asyncio.sleep(0.25)  # the terminals live on the same loop
-
-
-def assert_well_treated(site: Site, *, failed_logins: int = 0) -> None:
-    seen = site.terminal.sightings
-    assert {
-        "terminal": site.name,
-        "overlapping calls": seen.overlapping_calls,
-        "calls too close": seen.calls_too_close,
-        "failed logins": seen.failed_logins,
-        "unknown fields": seen.unknown_fields,
-        "deletions of everybody": seen.deletions_of_everybody,
-        "deletions not of one": seen.deletions_not_of_one,
-    } == {
-        "terminal": site.name,
-        "overlapping calls": 0,
-        "calls too close": 0,
-        "failed logins": failed_logins,
-        "unknown fields": [],
-        "deletions of everybody": 0,
-        "deletions not of one": 0,
-    }
 
 
 def calls(site: Site, since: float = 0.0) -> list[Call]:

@@ -14,10 +14,8 @@ from receiver.sandbox.hr import Hr
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Person, Profile
 from receiver.sandbox.world import World
+from tests.support.buttons import STREAM, Open, browser, hire_unnoticed
 from tests.support.projects import Project
-from tests.whole.test_buttons import STREAM, Open, browser, hire_unnoticed, opened
-
-__all__ = ["opened"]
 
 STATUS = "/api/hikvision/status"
 MODERN = PROFILES["modern"]
