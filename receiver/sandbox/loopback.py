@@ -13,7 +13,6 @@ START_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
 ACCEPTED_WITHIN = 5  # turns of the loop
 GRACE_S = 0.5  # for requests under way when it is stopped
-CONNECTIONS = 100
 
 
 class _Server(uvicorn.Server):
@@ -57,11 +56,13 @@ class _Server(uvicorn.Server):
 class LoopbackServer:
     """One app on one port of the loopback; it keeps the port while it is switched off.
 
-    Port 0 lets the system choose; `port` and `url` are known from the start.
+    Port 0 lets the system choose; `port` and `url` are known from the start. Beyond
+    `max_connections` it answers 503.
     """
 
-    def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
+    def __init__(self, app: ASGIApp, *, port: int = 0, max_connections: int | None = None) -> None:
         self._app = app
+        self._max_connections = max_connections
         self._listener: socket.socket | None = bound_socket(port)
         self.port: int = self._listener.getsockname()[1]
         self._server: _Server | None = None
@@ -89,7 +90,7 @@ class LoopbackServer:
             self._app,
             interface="asgi3",  # uvicorn guesses wrong about bound methods
             loop="none",
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=self._max_connections,
             proxy_headers=False,
             lifespan="off",
             ws="none",

@@ -38,6 +38,9 @@ from receiver.sandbox.terminal.persons import PersonCalls
 __all__ = ["Call", "Face", "Person", "Profile", "Sightings", "SimulatedTerminal"]
 
 
+CONNECTIONS = 100
+
+
 class SimulatedTerminal:
     """One terminal: `persons` is its memory, `sightings` what it noticed about its client.
 
@@ -151,7 +154,9 @@ class SimulatedTerminal:
 
     async def switch_on(self) -> None:
         """Listen, with the memory as it was. No effect on a terminal that is on."""
-        self._server = self._server or LoopbackServer(self._serve, port=self.port)
+        self._server = self._server or LoopbackServer(
+            self._serve, port=self.port, max_connections=CONNECTIONS
+        )
         self.port = self._server.port
         await self._server.start()
 
