@@ -46,8 +46,8 @@ async def _play() -> int:
         await world.receiver.start()
         async with Hr(world.supabase) as hr:
             await _day(world, hr)
-        _print_table(world)
-        disagreeing = world.disagreeing()
+        await _print_table(world)
+        disagreeing = await world.disagreeing()
     seconds = time.monotonic() - started
     if disagreeing:
         print(f"\n✗ {', '.join(s.name for s in disagreeing)}: not what HR says ({seconds:.0f} s)")
@@ -91,9 +91,9 @@ async def _step(world: World, words: str, off: Site | None = None) -> AsyncItera
     print(result, flush=True)
 
 
-def _print_table(world: World) -> None:
+async def _print_table(world: World) -> None:
     """Print what each terminal holds beside what HR says."""
-    wanted = world.wanted()
+    wanted = await world.wanted()
     held = [world.standing_on(site.terminal) for site in world.sites]
     numbers = sorted(wanted.keys() | {n for persons in held for n in persons})
     heads = ["No.", "Supabase says", *(site.name for site in world.sites)]

@@ -73,7 +73,7 @@ class World:
             min_pause_s=float(self.environment["DEVICE_DELAY_SECONDS"]),
         )
         await self._terminals.enter_async_context(terminal)
-        [row] = self.execute(
+        [row] = await self.execute(
             "insert into public.dispozitive_pontaj"
             " (nume, ip_address, port, username, password_encrypted)"
             " values (%s, %s, %s, 'admin', %s) returning id::text",
@@ -83,15 +83,22 @@ class World:
         self.sites += (site,)
         return site
 
-    def execute(self, statement: str, *parameters: object) -> list[dict[str, object]]:
-        """Run one statement as the database's owner, and return its rows if it has any."""
+    async def execute(self, statement: str, *parameters: object) -> list[dict[str, object]]:
+        """Run one statement as the database's owner, and return its rows if it has any.
+
+        The loop goes on meanwhile: it serves Supabase, for whose open requests a statement may
+        have to wait.
+        """
+        return await asyncio.to_thread(self._execute, statement, parameters)
+
+    def _execute(self, statement: str, parameters: tuple[object, ...]) -> list[dict[str, object]]:
         with psycopg.connect(self.database.owner_dsn, row_factory=dict_row) as connection:
             cursor = connection.execute(statement.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    def wanted(self) -> dict[str, Standing]:
+    async def wanted(self) -> dict[str, Standing]:
         """Return who may pass according to HR: number → name and photo, read from the tables."""
-        rows = self.execute(
+        rows = await self.execute(
             "select b.employee_no, b.foto_fata_url, case"
             "  when btrim(coalesce(a.nume, '')) <> '' and btrim(coalesce(a.prenume, '')) <> ''"
             "  then btrim(a.nume) || ' ' || btrim(a.prenume) else a.nume_complet end as name"
@@ -117,9 +124,9 @@ class World:
             if p.may_pass(now)
         }
 
-    def disagreeing(self) -> list[Site]:
+    async def disagreeing(self) -> list[Site]:
         """Return the sites whose terminal holds other people than HR says, as far as it can."""
-        wanted = self.wanted()
+        wanted = await self.wanted()
         return [
             site
             for site in self.sites
@@ -130,7 +137,7 @@ class World:
         """Wait until all terminals agree with HR; False where they do not in time."""
         try:
             async with asyncio.timeout(within_s):
-                while {s.id for s in self.disagreeing()} - {s.id for s in but}:  # noqa: ASYNC110 - HTTP terminals tell nobody
+                while {s.id for s in await self.disagreeing()} - {s.id for s in but}:  # noqa: ASYNC110 - HTTP terminals tell nobody
                     await asyncio.sleep(0.1)
         except TimeoutError:
             return False
@@ -193,7 +200,7 @@ async def open_world(  # noqa: PLR0913 - keyword-only, and most have a default
             ("hikvision_sync_webhook_url", f"{world.receiver.url}/webhooks/supabase"),
             ("hikvision_sync_webhook_secret", secret),
         ):
-            world.execute("select vault.create_secret(%s, %s)", value, vault_name)
+            await world.execute("select vault.create_secret(%s, %s)", value, vault_name)
         for name, profile in profiles.items():
             await world.add_site(name, profile)
         stack.push_async_callback(world.receiver.close)

@@ -101,7 +101,7 @@ async def _run(world: World, pause_s: float) -> BulkRun:
     began_at = time.monotonic()
     await resync_all(world)
     took_s = time.monotonic() - began_at
-    if world.disagreeing():
+    if await world.disagreeing():
         raise RuntimeError("A bulk run of the benchmark left a terminal behind.")
     seen = calls(world)[before:]
     # A call is its challenge and then itself: it begins with the first, and ends with the second.

@@ -132,7 +132,7 @@ async def quiet(world: World) -> None:
             if seen != now:
                 seen, since = now, clock()
             await asyncio.sleep(0.05)
-            if world.disagreeing():
+            if await world.disagreeing():
                 seen = -1
 
 

@@ -116,9 +116,9 @@ async def says_ready(_: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-def change_row(world: World, site: Site, column: str, value: object) -> None:
+async def change_row(world: World, site: Site, column: str, value: object) -> None:
     statement = f"update dispozitive_pontaj set {column} = %s where id = %s"
-    world.execute(statement, value, site.id)
+    await world.execute(statement, value, site.id)
 
 
 def assert_only_fault(said: Said, *words: str) -> None:
@@ -160,11 +160,14 @@ async def test_a_check_asks_each_terminal_one_question_and_leaves_people_and_lea
         assert not site.terminal.sightings.bodies
         assert site.terminal.sightings.failed_logins == 0
     leased = "select * from hikvision_sync.terminals where leased_by is not null"
-    assert world.execute(leased) == []
-    assert world.execute("select * from hikvision_sync.terminals where rests_until > now()") == []
-    edits = world.execute("select * from hikvision_sync.edits where employee_id is not null")
+    assert await world.execute(leased) == []
+    assert (
+        await world.execute("select * from hikvision_sync.terminals where rests_until > now()")
+        == []
+    )
+    edits = await world.execute("select * from hikvision_sync.edits where employee_id is not null")
     assert edits == []
-    assert world.execute("select * from hikvision_sync.pairs") == []
+    assert await world.execute("select * from hikvision_sync.pairs") == []
 
 
 async def test_any_of_several_webhook_secrets_may_be_the_vaults(world: World) -> None:
@@ -224,30 +227,30 @@ async def test_the_key_for_browsers_is_not_the_service_key(world: World, kind: s
 
 
 async def test_migrations_that_are_missing_are_said_so(world: World) -> None:
-    world.execute((ROOT / "sql" / "uninstall.sql").read_text(encoding="utf-8"))
+    await world.execute((ROOT / "sql" / "uninstall.sql").read_text(encoding="utf-8"))
     assert_only_fault(await check(world), "sql/")
 
 
 async def test_a_last_migration_that_is_missing_is_said_so(world: World) -> None:
-    world.execute("drop function public.hikvision_sync_check()")
+    await world.execute("drop function public.hikvision_sync_check()")
     assert_only_fault(await check(world), "sql/")
 
 
 @pytest.mark.parametrize("name", ["webhook_url", "webhook_secret"])
 async def test_a_vault_secret_that_is_missing_is_said_so(world: World, name: str) -> None:
-    world.execute("delete from vault.secrets where name = %s", f"hikvision_sync_{name}")
+    await world.execute("delete from vault.secrets where name = %s", f"hikvision_sync_{name}")
     said = await check(world)
     assert_only_fault(said, f"database: {name}", f"hikvision_sync_{name}", "missing")
     assert any(line.startswith("✓ terminal ") for line in said.lines)
 
 
-def set_vault(world: World, name: str, value: str) -> None:
+async def set_vault(world: World, name: str, value: str) -> None:
     statement = "select vault.update_secret(id, %s) from vault.secrets where name = %s"
-    world.execute(statement, value, f"hikvision_sync_{name}")
+    await world.execute(statement, value, f"hikvision_sync_{name}")
 
 
 async def test_a_vault_secret_other_than_the_receivers_is_said_so(world: World) -> None:
-    set_vault(world, "webhook_secret", (await command("secret")).out.strip())
+    await set_vault(world, "webhook_secret", (await command("secret")).out.strip())
     assert_only_fault(
         await check(world), "database: webhook_secret", "WEBHOOK_SECRET", "hikvision_sync_webhook"
     )
@@ -255,12 +258,12 @@ async def test_a_vault_secret_other_than_the_receivers_is_said_so(world: World) 
 
 @pytest.mark.parametrize("value", ["v1,whsec_AAAA", "parola", "whsec_A A", "whsec_AAAAA"])
 async def test_a_vault_secret_that_is_none_is_said_so(world: World, value: str) -> None:
-    set_vault(world, "webhook_secret", value)
+    await set_vault(world, "webhook_secret", value)
     assert_only_fault(await check(world), "database: webhook_secret")
 
 
 async def test_a_webhook_url_that_leads_elsewhere_is_said_so(world: World) -> None:
-    set_vault(world, "webhook_url", "https://receiver.example/webhooks/supabase/")
+    await set_vault(world, "webhook_url", "https://receiver.example/webhooks/supabase/")
     assert_only_fault(await check(world), "database: webhook_url", "/webhooks/supabase")
 
 
@@ -275,7 +278,7 @@ async def test_a_webhook_url_that_leads_elsewhere_is_said_so(world: World) -> No
 async def test_a_trigger_that_is_disabled_is_said_so(
     world: World, table: str, trigger: str
 ) -> None:
-    world.execute(f"alter table public.{table} disable trigger {trigger}")
+    await world.execute(f"alter table public.{table} disable trigger {trigger}")
     assert_only_fault(await check(world), "database: triggers", "7 of 8", "sql/0002_triggers.sql")
 
 
@@ -283,22 +286,22 @@ async def test_a_copy_of_our_tables_elsewhere_does_not_hide_a_disabled_trigger(
     world: World,
 ) -> None:
     """Five of the name are not the five: a staging schema has its own."""
-    world.execute("create schema staging")
-    world.execute("create table staging.angajati (like public.angajati)")
-    world.execute(
+    await world.execute("create schema staging")
+    await world.execute("create table staging.angajati (like public.angajati)")
+    await world.execute(
         "create function staging.nothing() returns trigger language plpgsql as"
         " 'begin return null; end'"
     )
-    world.execute(
+    await world.execute(
         "create trigger hikvision_sync_inserted after insert on staging.angajati"
         " for each statement execute function staging.nothing()"
     )
-    world.execute("alter table public.angajati disable trigger hikvision_sync_inserted")
+    await world.execute("alter table public.angajati disable trigger hikvision_sync_inserted")
     assert_only_fault(await check(world), "database: triggers")
 
 
 async def test_a_company_without_an_active_terminal_is_said_so(world: World) -> None:
-    world.execute("update dispozitive_pontaj set status = 'inactiv'")
+    await world.execute("update dispozitive_pontaj set status = 'inactiv'")
     said = await check(world)
     assert_only_fault(said, "database: terminals", "dispozitive_pontaj", "activ")
     assert not any(site.terminal.sightings.calls for site in world.sites)
@@ -326,13 +329,13 @@ async def test_a_wrong_password_is_said_so_and_tried_once_however_often_one_chec
     world: World,
 ) -> None:
     wrong, other = world.sites
-    change_row(world, wrong, "password_encrypted", WRONG)
+    await change_row(world, wrong, "password_encrypted", WRONG)
     for _ in range(3):
         said = await check(world)
         assert_only_fault(said, "terminal 127.0.0.1", "user name or password")
     assert wrong.terminal.sightings.failed_logins == 1
     assert other.terminal.sightings.failed_logins == 0
-    change_row(world, wrong, "password_encrypted", PASSWORD)
+    await change_row(world, wrong, "password_encrypted", PASSWORD)
     assert (await check(world)).code == 0
     assert wrong.terminal.sightings.failed_logins == 1
 
@@ -342,7 +345,9 @@ async def test_a_terminal_that_is_off_is_never_called_well_by_a_second_check(
 ) -> None:
     """Right after the first check its pause is not over; nobody is working with it."""
     async with a_world(embedded_postgres, pause_s=30.0) as world:
-        world.execute("update dispozitive_pontaj set status = 'inactiv' where nume = 'depozit'")
+        await world.execute(
+            "update dispozitive_pontaj set status = 'inactiv' where nume = 'depozit'"
+        )
         await world.sites[0].terminal.switch_off()
         assert (await check(world)).code == 1
         said = await check(world)
@@ -363,7 +368,7 @@ async def test_a_row_that_cannot_be_worked_with_is_named_by_its_id_and_column(
     world: World, column: str, value: object
 ) -> None:
     bad, _ = world.sites
-    change_row(world, bad, column, value)
+    await change_row(world, bad, column, value)
     assert_only_fault(await check(world), f"terminal {bad.id}", column)
     assert not bad.terminal.sightings.calls
 
@@ -371,9 +376,9 @@ async def test_a_row_that_cannot_be_worked_with_is_named_by_its_id_and_column(
 async def test_several_faults_are_all_named(world: World) -> None:
     off, bad = world.sites
     await off.terminal.switch_off()
-    change_row(world, bad, "ip_address", "a b")
-    world.execute("delete from vault.secrets where name = 'hikvision_sync_webhook_url'")
-    world.execute("alter table public.angajati disable trigger hikvision_sync_updated")
+    await change_row(world, bad, "ip_address", "a b")
+    await world.execute("delete from vault.secrets where name = 'hikvision_sync_webhook_url'")
+    await world.execute("alter table public.angajati disable trigger hikvision_sync_updated")
     said = await check(world)
     assert said.code == 1
     assert len(said.faults) == 4

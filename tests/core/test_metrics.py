@@ -135,7 +135,9 @@ async def work_is_counted(world: World, hr: Hr) -> None:
 
 async def trouble_is_named_and_forgotten(world: World, hr: Hr) -> None:
     login, full, off = (site.id for site in world.sites)
-    world.execute("update dispozitive_pontaj set password_encrypted = 'x' where id = %s", login)
+    await world.execute(
+        "update dispozitive_pontaj set password_encrypted = 'x' where id = %s", login
+    )
     await world.sites[2].terminal.switch_off()
     await hr.hire("Ștefan", "Ana", photo="ana.jpg")
     async with httpx.AsyncClient(trust_env=False) as anybody:
@@ -156,12 +158,14 @@ async def trouble_is_named_and_forgotten(world: World, hr: Hr) -> None:
 
     world.sites[1].terminal.upgrade(Profile())
     await world.sites[2].terminal.switch_on()
-    world.execute("update dispozitive_pontaj set password_encrypted = %s", PASSWORD)
+    await world.execute("update dispozitive_pontaj set password_encrypted = %s", PASSWORD)
 
-    def works_again(now: Figures) -> bool:
+    async def works_again(now: Figures) -> bool:
         # Each time: the visit under way may have found the old fault, and be about to record it
-        world.execute("update hikvision_sync.terminals set rests_until = null")
-        world.execute("update hikvision_sync.pairs set next_attempt_at = now() where wanted > done")
+        await world.execute("update hikvision_sync.terminals set rests_until = null")
+        await world.execute(
+            "update hikvision_sync.pairs set next_attempt_at = now() where wanted > done"
+        )
         return not any(
             resting(now, site.id) or of(now, OLDEST, device_id=site.id) for site in world.sites
         )
@@ -176,7 +180,7 @@ async def a_lost_lease_is_counted(world: World, hr: Hr) -> None:
     taken: Sequence[object] = ()
     async with asyncio.timeout(WITHIN_S):
         while not taken:
-            taken = world.execute(
+            taken = await world.execute(
                 "update hikvision_sync.terminals set fence = fence + 1, leased_by = null"
                 " where terminal_id = %s and leased_by is not null returning 1",
                 site.id,
@@ -188,7 +192,7 @@ async def a_lost_lease_is_counted(world: World, hr: Hr) -> None:
 
 async def a_terminal_that_is_not_active_is_left_out(world: World) -> str:
     gone = world.sites[0].id
-    world.execute("update dispozitive_pontaj set status = 'inactiv' where id = %s", gone)
+    await world.execute("update dispozitive_pontaj set status = 'inactiv' where id = %s", gone)
     await scrape_where(
         world, lambda now: not any(dict(labels).get("device_id") == gone for _, labels in now)
     )

@@ -56,7 +56,7 @@ async def worker_at_rest(world: World) -> None:
     Later it would find the people of a test in them, and push whom only a button is to bring.
     """
     async with asyncio.timeout(ON_TIME_S):
-        while world.execute("select 1 from hikvision_sync.edits"):  # noqa: ASYNC110 - a table tells nobody
+        while await world.execute("select 1 from hikvision_sync.edits"):  # noqa: ASYNC110 - a table tells nobody
             await asyncio.sleep(0.02)
 
 
@@ -106,9 +106,9 @@ def assert_well_treated(world: World) -> None:
 
 async def hire_unnoticed(world: World, count: int, *, photo: bool = True) -> list[str]:
     """Employees that the worker does not know of: only a button brings them."""
-    world.execute("select setval('angajati_employee_no_seq', 5000)")
+    await world.execute("select setval('angajati_employee_no_seq', 5000)")
     for table in ("angajati", "angajati_biometrie"):
-        world.execute(f"alter table {table} disable trigger user")
+        await world.execute(f"alter table {table} disable trigger user")
     ids = []
     async with Hr(world.supabase) as hr:
         for n in range(count):
@@ -120,5 +120,5 @@ async def hire_unnoticed(world: World, count: int, *, photo: bool = True) -> lis
             )
             ids.append(row["id"])
     for table in ("angajati", "angajati_biometrie"):
-        world.execute(f"alter table {table} enable trigger user")
+        await world.execute(f"alter table {table} enable trigger user")
     return ids

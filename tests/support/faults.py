@@ -8,7 +8,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from receiver.sandbox.loopback import LoopbackServer, bound_socket
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal.simulated import SimulatedTerminal
 from receiver.sandbox.world import Site, World
+from tests.support.waiting import eventually, gives_nothing
 
 HURT = Path(__file__).parent / "hurt"
 ROOT = Path(__file__).parents[2]
@@ -255,9 +256,9 @@ class PostOffice:
     async def __aexit__(self, *_: object) -> None:
         await self._server.stop()
 
-    def redirect(self, world: World) -> None:
+    async def redirect(self, world: World) -> None:
         """Have all webhooks of a world handed in here."""
-        world.execute(
+        await world.execute(
             "select vault.update_secret(id, %s) from vault.secrets"
             " where name = 'hikvision_sync_webhook_url'",
             f"{self._server.url}/webhooks/supabase",
@@ -325,9 +326,9 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def put_behind(line: Line, world: World, site: Site) -> None:
+async def put_behind(line: Line, world: World, site: Site) -> None:
     """Have the receivers reach a terminal by this line."""
-    world.execute("update dispozitive_pontaj set port = %s where id = %s", line.port, site.id)
+    await world.execute("update dispozitive_pontaj set port = %s where id = %s", line.port, site.id)
 
 
 @asynccontextmanager
@@ -373,13 +374,13 @@ async def converge(world: World, *, within_s: float) -> None:
     is made wanted by it: what was lost stays lost.
     """
     deadline = time.monotonic() + within_s
-    while world.execute(WANTED) and time.monotonic() < deadline:
+    while await world.execute(WANTED) and time.monotonic() < deadline:
         await asyncio.sleep(1.0)
-        world.execute(
+        await world.execute(
             "update hikvision_sync.pairs set next_attempt_at = clock_timestamp()"
             " where wanted > done and next_attempt_at > clock_timestamp()"
         )
-        world.execute(
+        await world.execute(
             "update hikvision_sync.terminals set rests_until = null"
             " where rests_until > clock_timestamp() and not login_refused"
         )
@@ -390,11 +391,11 @@ async def assert_nothing_lost(
 ) -> None:
     """Every edit is on every terminal, each was treated well, and the receivers are alive."""
     await converge(world, within_s=within_s)
-    left = world.execute(WANTED)
+    left = await world.execute(WANTED)
     assert not left, left
-    lost = [(site.name, one) for site in world.sites for one in differences(world, site)]
+    lost = [(site.name, one) for site in world.sites for one in await differences(world, site)]
     assert not lost, lost
-    await eventually(lambda: not world.execute(LEASED), within_s=MOST_LEASE_S)
+    await eventually(lambda: gives_nothing(world.execute(LEASED)), within_s=MOST_LEASE_S)
     assert_well_treated([site.terminal for site in world.sites])
     async with httpx.AsyncClient(trust_env=False) as client:
         for receiver in receivers:
@@ -413,21 +414,14 @@ def assert_well_treated(terminals: Iterable[SimulatedTerminal]) -> None:
         assert seen.unknown_fields == []
 
 
-def differences(world: World, site: Site) -> list[str]:
+async def differences(world: World, site: Site) -> list[str]:
     """Say in whom a terminal and HR differ."""
-    wanted, held = world.wanted(), world.standing_on(site.terminal)
+    wanted, held = await world.wanted(), world.standing_on(site.terminal)
     return [
         f"{number}: HR {wanted.get(number)}, terminal {held.get(number)}"
         for number in sorted(wanted.keys() | held.keys())
         if wanted.get(number) != held.get(number)
     ]
-
-
-async def eventually(true: Callable[[], object], within_s: float = ON_TIME_S) -> None:
-    """Wait until something is true; TimeoutError where it does not become so."""
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - terminals and databases tell nobody
-            await asyncio.sleep(0.05)
 
 
 async def eventually_ready(client: httpx.AsyncClient, receiver: ReceiverProcess) -> None:

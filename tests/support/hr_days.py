@@ -10,7 +10,7 @@ import itertools
 import ssl
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -373,16 +373,16 @@ class Company:
 
     # -- the referee -----------------------------------------------------------------------------
 
-    def faults(self) -> list[str]:
+    async def faults(self) -> list[str]:
         """Return what the active terminals hold otherwise than the tables say.
 
         Not counted: numbers that hardware brought with it and HR has forgotten since. Nobody knows
         that they were ever the company's; see the story of it.
         """
-        wanted = self.world.wanted()
+        wanted = await self.world.wanted()
         known = {
             str(row["employee_no"])
-            for row in self.world.execute("select employee_no from angajati_biometrie")
+            for row in await self.world.execute("select employee_no from angajati_biometrie")
         }
         found = []
         for place, row in self.rows.items():
@@ -445,7 +445,7 @@ class Company:
         """Wait until nothing is left to do and no terminal differs; False where that fails."""
         try:
             async with asyncio.timeout(within_s):
-                while await self.unfinished() or self.faults():  # noqa: ASYNC110 - it tells nobody
+                while await self.unfinished() or await self.faults():  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return False
@@ -479,7 +479,7 @@ class Company:
             " left join dispozitive_pontaj d on d.id = p.terminal_id order by 1, 2"
         )
         places = {str(row["id"]): place for place, row in self.rows.items()}
-        lines = ["faults:", *self.faults(), "unfinished:"]
+        lines = ["faults:", *await self.faults(), "unfinished:"]
         lines += [str(row) for row in await self.unfinished()]
         lines += ["promises:", *self.broken_promises(), "employees:"]
         lines += [
@@ -517,13 +517,6 @@ def _seen(terminal: SimulatedTerminal) -> tuple[int, int, int, int]:
     )
 
 
-async def eventually(true: Callable[[], object], *, within_s: float = 20.0) -> None:
-    """Wait until it is true; TimeoutError where it does not become so."""
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - terminals tell nobody
-            await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def open_company(postgres: PostgresServer) -> AsyncIterator[Company]:
     """Build the world once for many days; no webhook is sent, receivers poll or are woken."""
@@ -539,7 +532,7 @@ async def open_company(postgres: PostgresServer) -> AsyncIterator[Company]:
                 settings={"DEVICE_TIMEOUT_SECONDS": "2"},
             )
         )
-        world.execute("delete from vault.secrets")
+        await world.execute("delete from vault.secrets")
         world.supabase.photos.update({photo: portrait(photo) for photo in PHOTOS})
         connection = await stack.enter_async_context(
             await psycopg.AsyncConnection.connect(

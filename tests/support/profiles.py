@@ -1,8 +1,5 @@
 """What the stories on every profile of terminal share."""
 
-import asyncio
-from collections.abc import Callable
-
 from receiver.sandbox.world import Site
 
 ON_TIME_S = 90.0
@@ -11,12 +8,6 @@ ON_TIME_S = 90.0
 SELDOM = 11
 """How often the terminals of the company are busy, or lie. If each third write is refused, a new
 person meets that twice, and the pauses after that are longer than a test may take."""
-
-
-async def eventually(true: Callable[[], object], within_s: float = ON_TIME_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - terminals and databases tell nobody
-            await asyncio.sleep(0.25)  # the terminals live on the same loop
 
 
 def assert_well_treated(site: Site, *, failed_logins: int = 0) -> None:

@@ -28,9 +28,9 @@ from receiver.sandbox.world import World, open_world
 from receiver.web.request import LARGE_BODIES
 from tests.support import faults
 from tests.support.faults import (
-    eventually,
     receiver_of,
 )
+from tests.support.waiting import eventually
 
 PATH = "/webhooks/supabase"
 
@@ -455,14 +455,14 @@ async def import_of_everybody(
     ):
         on_terminals = {site.id: site.terminal.persons for site in world.sites}
         # One webhook for each of them is storm enough for the sandbox, which is one process.
-        world.execute(f"alter table angajati_biometrie disable {OF_BIOMETRICS}")
-        await asyncio.to_thread(world.execute, IMPORT)
-        world.execute(f"alter table angajati_biometrie enable {OF_BIOMETRICS}")
+        await world.execute(f"alter table angajati_biometrie disable {OF_BIOMETRICS}")
+        await world.execute(IMPORT)
+        await world.execute(f"alter table angajati_biometrie enable {OF_BIOMETRICS}")
 
         await eventually(lambda: any(on_terminals.values()))
         assert world.pg_net.delivered < EMPLOYEES  # in the storm's middle
         number = next(number for persons in on_terminals.values() for number in persons)
-        [ion] = world.execute(
+        [ion] = await world.execute(
             "select angajat_id::text as id from angajati_biometrie where employee_no = %s", number
         )
         await hr.update("angajati", str(ion["id"]), {"nume": "Redenumit"})
@@ -470,21 +470,21 @@ async def import_of_everybody(
         await eventually(
             lambda: world.pg_net.delivered + world.pg_net.failed > EMPLOYEES, within_s=120
         )
-        answers = world.execute(ANSWERS)
+        answers = await world.execute(ANSWERS)
         assert {answer["status_code"] for answer in answers} <= {202, None}
         assert all(a["timed_out"] for a in answers if a["status_code"] is None)
         async with asyncio.timeout(ON_TIME_S):
-            while (pairs := (await asyncio.to_thread(world.execute, PAIRS))[0])["edits"]:  # noqa: ASYNC110
+            while (pairs := (await world.execute(PAIRS))[0])["edits"]:  # noqa: ASYNC110
                 await asyncio.sleep(1.0)
         assert pairs["pairs"] == EMPLOYEES * TERMINALS
         assert pairs["wanted"] == EMPLOYEES * TERMINALS - int(str(pairs["brought"]))
         assert pairs["brought"] or pairs["again"]
-        for pair in world.execute(BROUGHT):
+        for pair in await world.execute(BROUGHT):
             assert pair["employee_no"] in on_terminals[str(pair["terminal_id"])]
         assert sum(len(site.terminal.sightings.calls) for site in world.sites) > called
         print(f"{TERMINALS} terminals, {answers}, {pairs}")
 
-        await asyncio.to_thread(world.execute, OTHERS_LATER, ion["id"])
+        await world.execute(OTHERS_LATER, ion["id"])
         await eventually(
             lambda: all(
                 number in persons and persons[number].name == "Redenumit Ion"

@@ -47,7 +47,7 @@ async def test_one_employee_goes_to_all_terminals_in_order(opened: Open) -> None
     }
     assert [entry["device_id"] for entry in result["per_device"]] == sites_in_order(world)
     assert result["not_reached"] == []
-    assert world.disagreeing() == []
+    assert await world.disagreeing() == []
     again = await press(world, ONE, {"angajat_id": employee})  # exists already
     assert statuses(again) == ["success", "success"]
     assert_well_treated(world)
@@ -68,7 +68,7 @@ async def test_a_press_is_recorded_in_the_ledger(opened: Open) -> None:
     world = await opened(MODERN)
     [employee] = await hire_unnoticed(world, 1)
     await press(world, ONE, {"angajat_id": employee})
-    [pair] = world.execute("select * from hikvision_sync.pairs")
+    [pair] = await world.execute("select * from hikvision_sync.pairs")
     assert (pair["status"], pair["employee_no"], pair["wanted"]) == ("success", "1000", 1)
     assert pair["done"] == 1
 
@@ -113,7 +113,7 @@ async def test_a_wrong_password_is_fatal_and_costs_one_failed_login_however_ofte
 ) -> None:
     world = await opened(MODERN)
     [site] = world.sites
-    world.execute("update dispozitive_pontaj set password_encrypted = 'gresita'")
+    await world.execute("update dispozitive_pontaj set password_encrypted = 'gresita'")
     [employee] = await hire_unnoticed(world, 1)
     for _ in range(6):
         result = await press(world, ONE, {"angajat_id": employee})
@@ -187,7 +187,9 @@ async def test_without_a_photo_photo_only_is_skipped(opened: Open) -> None:
 
 async def test_without_an_employee_no_everything_is_skipped(opened: Open) -> None:
     world = await opened(MODERN, XML)
-    [row] = world.execute("insert into angajati (nume) values ('Fără număr') returning id::text")
+    [row] = await world.execute(
+        "insert into angajati (nume) values ('Fără număr') returning id::text"
+    )
     for path in (ONE, PHOTO):
         result = await press(world, path, {"angajat_id": row["id"]})
         assert statuses(result) == ["skipped", "skipped"]
@@ -203,8 +205,8 @@ async def test_pressed_for_someone_not_active_it_takes_the_access_away_and_says_
     [employee] = await hire_unnoticed(world, 1)
     await press(world, ONE, {"angajat_id": employee})
     assert terminal.may_pass("1000", datetime.now(UTC))
-    world.execute("alter table angajati disable trigger user")
-    world.execute("update angajati set status = 'suspendat'")
+    await world.execute("alter table angajati disable trigger user")
+    await world.execute("update angajati set status = 'suspendat'")
     result = await press(world, path, {"angajat_id": employee})
     assert statuses(result) == ["success"]
     assert "no longer pass" in result["per_device"][0]["message"]
@@ -214,7 +216,7 @@ async def test_pressed_for_someone_not_active_it_takes_the_access_away_and_says_
 async def test_a_bulk_run_leaves_out_who_is_not_active(opened: Open) -> None:
     world = await opened(MODERN)
     ids = await hire_unnoticed(world, 3)
-    world.execute("update angajati set status = 'inactiv' where id = %s", ids[0])
+    await world.execute("update angajati set status = 'inactiv' where id = %s", ids[0])
     result = await press(world, ALL)
     assert sorted(entry["angajat_id"] for entry in result["results"]) == sorted(ids[1:])
 
@@ -390,7 +392,7 @@ async def test_a_client_that_goes_away_stops_nothing_and_the_run_can_be_asked_fo
             await asyncio.sleep(0.1)
             progress = (await client.get(f"/api/hikvision/runs/{run_id}")).json()
         assert progress["result"]["summary"]["success"] == 3
-    assert world.disagreeing() == []
+    assert await world.disagreeing() == []
 
 
 async def test_a_second_bulk_run_is_refused_with_the_id_of_the_first(opened: Open) -> None:
@@ -414,7 +416,7 @@ async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened
     world = await opened(MODERN)
     [employee] = await hire_unnoticed(world, 1)
     asked = {"angajat_id": employee}
-    world.execute(  # so that no run ends before its time
+    await world.execute(  # so that no run ends before its time
         "update hikvision_sync.terminals set leased_by = 'another receiver',"
         " leased_until = clock_timestamp() + interval '1 hour'"
     )
@@ -428,7 +430,7 @@ async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened
             assert int(refused.headers["retry-after"]) > 0
             assert refused.json()["detail"].endswith("wait for one to end.")
             assert "run_id" not in refused.json()
-        world.execute("update hikvision_sync.terminals set leased_by = null")
+        await world.execute("update hikvision_sync.terminals set leased_by = null")
         for run in runs:
             assert [line async for line in run][-1]["summary"]["success"] == 1
         assert (await client.post(ONE, json=asked)).status_code == 200
@@ -484,7 +486,9 @@ async def test_sigterm_ends_a_run_after_its_call_and_the_worker_brings_the_rest(
         end = [line async for line in lines][-1]
         assert end["type"] == "end"
         await stopping
-    leased = world.execute("select * from hikvision_sync.terminals where leased_by is not null")
+    leased = await world.execute(
+        "select * from hikvision_sync.terminals where leased_by is not null"
+    )
     assert leased == []
     assert 1 <= len(terminal.persons) <= 2
     assert_well_treated(world)
@@ -495,16 +499,18 @@ async def test_300_employees_on_4_terminals_stream_in_order_and_in_flat_memory(
     opened: Open, record_property: Any
 ) -> None:
     world = await opened(*[MODERN] * 4, pause_s=0.0, settings={"DEVICE_LANES": "1"})
-    world.execute("alter table angajati disable trigger user")
-    world.execute("alter table angajati_biometrie disable trigger hikvision_sync_inserted")
-    world.execute(
+    await world.execute("alter table angajati disable trigger user")
+    await world.execute("alter table angajati_biometrie disable trigger hikvision_sync_inserted")
+    await world.execute(
         "insert into angajati (nume, prenume) select 'Muncitor' || n, 'Ion'"
         " from generate_series(1, 300) n"
     )
-    world.execute("insert into angajati_biometrie (angajat_id) select id from angajati order by id")
+    await world.execute(
+        "insert into angajati_biometrie (angajat_id) select id from angajati order by id"
+    )
     order = [
         (str(row["id"]), terminal)
-        for row in world.execute("select id from angajati order by id")
+        for row in await world.execute("select id from angajati order by id")
         for terminal in sites_in_order(world)
     ]
     process = psutil.Process(world.receiver.pid)
@@ -522,7 +528,7 @@ async def test_300_employees_on_4_terminals_stream_in_order_and_in_flat_memory(
     assert last["summary"]["success"] == 1200
     record_property("rss_mib", [round(m / 2**20) for m in memory])
     assert memory[-1] - memory[1] < 16 * 2**20
-    assert world.disagreeing() == []
+    assert await world.disagreeing() == []
     assert_well_treated(world)
 
 
@@ -531,7 +537,7 @@ async def test_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(opened: Op
     world = await opened(SLOW)
     [terminal] = [site.terminal for site in world.sites]
     ids = sorted(await hire_unnoticed(world, 6))
-    rows = world.execute(
+    rows = await world.execute(
         "select employee_no::text as no from angajati_biometrie where angajat_id = %s", ids[-1]
     )
     number = str(rows[0]["no"])
@@ -541,7 +547,7 @@ async def test_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(opened: Op
         lines = stream(client, ALL, {})
         await anext(lines)
         await anext(lines)
-        world.execute("update angajati set status = 'inactiv' where id = %s", ids[-1])
+        await world.execute("update angajati set status = 'inactiv' where id = %s", ids[-1])
         seen = [line async for line in lines]
     assert "no longer pass" in [line for line in seen if line["type"] == "result"][-1]["message"]
     assert not terminal.may_pass(number, datetime.now(UTC))
@@ -552,10 +558,10 @@ async def test_a_press_gets_its_turn_beside_the_receivers_own_backlog(opened: Op
     async with Hr(world.supabase) as hr:
         people = [await hr.hire(f"Muncitor{n}", "Ion") for n in range(40)]
     waiting = "select count(*) from hikvision_sync.pairs where wanted > done"
-    while world.execute(waiting)[0]["count"] == 0:  # noqa: ASYNC110
+    while (await world.execute(waiting))[0]["count"] == 0:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     assert statuses(await press(world, ONE, {"angajat_id": people[-1].id})) == ["success"]
-    left = world.execute(waiting)[0]["count"]
+    left = (await world.execute(waiting))[0]["count"]
     assert isinstance(left, int)
     assert left > 20  # it did not wait for a whole batch to end
     assert_well_treated(world)

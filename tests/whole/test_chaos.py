@@ -136,7 +136,7 @@ class Editor:
 
     async def _hand_over_number(self, person: Hired) -> None:
         """Somebody else gets the number that this person had until now."""
-        [row] = self._world.execute(
+        [row] = await self._world.execute(
             "select employee_no from angajati_biometrie where id = %s", person.biometrics_id
         )
         await self._renumber(person)
@@ -145,9 +145,7 @@ class Editor:
 
     async def _delete(self, person: Hired) -> None:
         self._people.remove(person)
-        await asyncio.to_thread(
-            self._world.execute, "delete from angajati where id = %s", person.id
-        )
+        await self._world.execute("delete from angajati where id = %s", person.id)
         self._tally.edits += 1
 
     async def _biometrics(self, person: Hired, **changes: object) -> None:
@@ -257,7 +255,7 @@ async def chaotic(
         for site in world.sites:
             site.terminal.sightings.calls = deque()  # all of them, however many
             line = await stack.enter_async_context(Line(site.terminal.port))
-            put_behind(line, world, site)
+            await put_behind(line, world, site)
             to_terminals.append(line)
         to_supabase, receivers = [], []
         for number in range(RECEIVERS):
@@ -276,7 +274,7 @@ async def play(plan: Plan, postgres: PostgresServer) -> None:
         await chaos.run(hr)
         hurt_for_s = time.monotonic() - begun
         await converge(world, within_s=CONVERGE_S)
-        lost = [(site.name, one) for site in world.sites for one in differences(world, site)]
+        lost = [(site.name, one) for site in world.sites for one in await differences(world, site)]
         seen = [site.terminal.sightings for site in world.sites]
         print(
             f"\nchaos {plan.seed}: {len(receivers)} receivers, {len(world.sites)} terminals:"

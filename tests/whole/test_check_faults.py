@@ -35,7 +35,6 @@ from tests.support.faults import (
     Line,
     PostOffice,
     WrongClock,
-    eventually,
     late,
     port_of,
     put_behind,
@@ -43,6 +42,7 @@ from tests.support.faults import (
     status,
 )
 from tests.support.projects import Project
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 SLOW = Profile(name="slow", delay_s=0.3, face_delay_s=0.6)
@@ -92,7 +92,7 @@ async def check(world: World, **changes: str) -> Found:
     return found
 
 
-def pass_time(world: World, minutes: float) -> None:
+async def pass_time(world: World, minutes: float) -> None:
     """Have everything that the database has noted be so much older."""
     for table, *columns in (
         ("edits", "edited_at"),
@@ -101,11 +101,11 @@ def pass_time(world: World, minutes: float) -> None:
         ("terminals", "leased_at", "leased_until", "free_at", "looked_at", "changed_at"),
     ):
         changes = ", ".join(f"{c} = {c} - interval '{minutes} min'" for c in columns)
-        world.execute(f"update hikvision_sync.{table} set {changes}")
+        await world.execute(f"update hikvision_sync.{table} set {changes}")
 
 
-def set_vault(world: World, name: str, value: str) -> None:
-    world.execute(
+async def set_vault(world: World, name: str, value: str) -> None:
+    await world.execute(
         "select vault.update_secret(id, %s) from vault.secrets where name = %s",
         *(value, f"hikvision_sync_{name}"),
     )
@@ -181,7 +181,7 @@ async def test_postgres_that_is_stopped_is_said_to_be(stoppable_postgres: Postgr
 async def test_what_ails_a_database_is_said_with_its_code(
     world: World, code: str, words: str
 ) -> None:
-    world.execute(
+    await world.execute(
         "create or replace function public.hikvision_sync_check()"
         " returns table (name text, fault text, detail text) language plpgsql as"
         f" $$ begin raise exception 'something' using errcode = '{code}'; end $$"
@@ -192,7 +192,7 @@ async def test_what_ails_a_database_is_said_with_its_code(
 
 
 async def test_sql_files_of_another_version_are_said_to_be(world: World) -> None:
-    world.execute(
+    await world.execute(
         "create or replace function public.hikvision_sync_check()"
         " returns table (name text, fault text, detail text) language sql as"
         " $$ select 'pg_net', null::text, null::text $$"
@@ -203,14 +203,14 @@ async def test_sql_files_of_another_version_are_said_to_be(world: World) -> None
 
 
 async def test_a_ledger_without_the_table_of_posts_is_said_to_be_older(world: World) -> None:
-    world.execute("drop table hikvision_sync.posts")
+    await world.execute("drop table hikvision_sync.posts")
     found = await check(world)
     assert "run sql/0001_ledger.sql again" in found.fault("database: ledger")
 
 
 async def test_a_ledger_without_a_column_is_said_to_be_of_another_version(world: World) -> None:
-    world.execute("alter table hikvision_sync.terminals drop column changed_at")
-    world.execute("alter table hikvision_sync.pairs drop column recorded_at")
+    await world.execute("alter table hikvision_sync.terminals drop column changed_at")
+    await world.execute("alter table hikvision_sync.pairs drop column recorded_at")
     assert "run this version's sql/ files" in (await check(world)).fault("database: sql")
 
 
@@ -281,7 +281,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
         await receiver.kill()
         await hr.hire("Rusu", "Dan")
         await eventually(lambda: answered(world, 4))
-        pass_time(world, 12)
+        await pass_time(world, 12)
         for _ in range(2):  # what a check leaves behind is not taken for a receiver's
             dead = await check(world)
             assert "the connection is refused" in dead.fault("receiver at 127.0.0.1")
@@ -347,7 +347,7 @@ async def test_a_lease_of_a_receiver_that_died_is_named(
             assert "it is free again in " in died.fault("edits for 127.0.0.1")
             assert "a receiver that died holds it" in died.note("terminal 127.0.0.1")
             await asyncio.sleep(SLOW.face_delay_s)  # the terminal ends the call that was cut off
-            pass_time(world, 2)
+            await pass_time(world, 2)
             over = (await check(world)).fault("edits for 127.0.0.1")
             assert "it is free again, and what was under way is done again" in over
         assert "died" not in (await check(world)).note("edits for 127.0.0.1")
@@ -357,23 +357,25 @@ async def test_a_receiver_that_is_gone_is_missed_though_nobody_edits_anything(
     world: World,
 ) -> None:
     site = world.sites[0]
-    world.execute("delete from hikvision_sync.edits")
-    world.execute(
+    await world.execute("delete from hikvision_sync.edits")
+    await world.execute(
         "insert into hikvision_sync.terminals (terminal_id, last_held_by, free_at, looked_at)"
         " values (%s, 'srv:1:a', clock_timestamp(), clock_timestamp())",
         site.id,
     )
-    pass_time(world, 16)
+    await pass_time(world, 16)
     assert (await work_of(world)).note("work") == "a receiver was at work 16 min ago"
-    pass_time(world, 16)
+    await pass_time(world, 16)
     assert "no receiver has taken up any work for 17 min" in (await work_of(world)).fault("work")
-    world.execute("update hikvision_sync.terminals set rests_until = now() + interval '9 min'")
+    await world.execute(
+        "update hikvision_sync.terminals set rests_until = now() + interval '9 min'"
+    )
     assert (await work_of(world)).note("work") == "a receiver was at work 32 min ago"
 
 
 async def work_of(world: World) -> Found:
     """Ask the database alone: a check that is at the terminal looks at it too."""
-    [row] = world.execute("select hikvision_sync.work() as figures")
+    [row] = await world.execute("select hikvision_sync.work() as figures")
     return Found([work(row["figures"], poll_s=30, look_s=900)])  # type: ignore[arg-type]
 
 
@@ -385,15 +387,17 @@ async def test_webhooks_refused_by_the_hundred_are_named_until_one_is_accepted(
 ) -> None:
     secret = world.environment["WEBHOOK_SECRET"]
     async with receiver_of(world):
-        set_vault(world, "webhook_secret", OTHER_SECRET)
-        world.execute("insert into angajati (nume) select 'A' || n from generate_series(1, 120) n")
+        await set_vault(world, "webhook_secret", OTHER_SECRET)
+        await world.execute(
+            "insert into angajati (nume) select 'A' || n from generate_series(1, 120) n"
+        )
         await eventually(lambda: answered(world, 120))
         fault = (await check(world)).fault("webhooks")
         assert "of the last 40, the newest 40 failed: 40 refused with 401, the signature" in fault
         assert "hikvision_sync_webhook_secret" in fault
         assert "WEBHOOK_SECRET" in fault
-        set_vault(world, "webhook_secret", secret)
-        world.execute("update angajati set nume = 'B' where nume = 'A1'")
+        await set_vault(world, "webhook_secret", secret)
+        await world.execute("update angajati set nume = 'B' where nume = 'A1'")
         await eventually(lambda: answered(world, 121))
         assert (await check(world)).note("webhooks") == "39 of the last 40 failed, none since"
 
@@ -416,11 +420,11 @@ async def test_webhooks_that_pg_net_lost_or_keeps_are_named(world: World) -> Non
         await hr.hire("Popescu", "Ion")
         await eventually(lambda: world.pg_net.lost == 2)
         assert (await check(world)).note("webhooks") == "none in the last hour"  # a minute's grace
-        pass_time(world, 2)
+        await pass_time(world, 2)
         assert "2 lost by pg_net" in (await check(world)).fault("webhooks")
         await world.pg_net.stop()
         await hr.hire("Rusu", "Dan")
-        pass_time(world, 7)
+        await pass_time(world, 7)
         fault = (await check(world)).fault("webhooks")
         assert "pg_net has kept webhooks for 7 min" in fault
         assert "select net.worker_restart()" in fault
@@ -430,7 +434,9 @@ async def test_webhooks_doubled_and_what_others_send_are_no_fault(world: World) 
     async with receiver_of(world), Hr(world.supabase) as hr:
         world.pg_net.duplicate_next(2)
         await hr.hire("Popescu", "Ion")
-        world.execute("select net.http_post('http://127.0.0.1:1/altul') from generate_series(1, 9)")
+        await world.execute(
+            "select net.http_post('http://127.0.0.1:1/altul') from generate_series(1, 9)"
+        )
         await eventually(lambda: answered(world, 13))
         assert world.pg_net.failed == 9
         assert (await check(world)).note("webhooks") == "the last 2 were accepted"
@@ -438,7 +444,7 @@ async def test_webhooks_doubled_and_what_others_send_are_no_fault(world: World) 
 
 async def test_webhooks_that_end_at_something_else_are_named(world: World) -> None:
     async with PostOffice() as office, Hr(world.supabase) as hr:
-        office.redirect(world)
+        await office.redirect(world)
         await hr.hire("Popescu", "Ion")
         await eventually(lambda: answered(world, 2))
         found = await check(world)
@@ -448,7 +454,7 @@ async def test_webhooks_that_end_at_something_else_are_named(world: World) -> No
 
 async def test_a_proxy_whose_receiver_is_gone_is_named(world: World) -> None:
     async with Line(world.receiver.port) as line, Hr(world.supabase) as hr:
-        set_vault(world, "webhook_url", f"{line.url}/webhooks/supabase")
+        await set_vault(world, "webhook_url", f"{line.url}/webhooks/supabase")
         line.hurt(status(502))
         await hr.hire("Popescu", "Ion")
         await eventually(lambda: answered(world, 2))
@@ -465,7 +471,9 @@ async def test_pg_nets_tables_that_cannot_be_read_are_no_fault(world: World) -> 
 
 async def test_the_address_of_webhooks_is_never_said_whole(world: World) -> None:
     port = world.receiver.port
-    set_vault(world, "webhook_url", f"http://ana:Parola-mea-1@127.0.0.1:{port}/webhooks/supabase")
+    await set_vault(
+        world, "webhook_url", f"http://ana:Parola-mea-1@127.0.0.1:{port}/webhooks/supabase"
+    )
     async with receiver_of(world):
         found = await check(world)
     assert found.note("receiver at 127.0.0.1") == "ready"
@@ -528,7 +536,7 @@ async def test_a_receiver_that_is_ready_here_is_no_fault_behind_a_router_that_le
         LoopbackServer(Starlette(routes=[Route("/readyz", says_ready)])) as here,
         Line(port_of(here.url)) as line,
     ):
-        set_vault(world, "webhook_url", f"{line.url}/webhooks/supabase")
+        await set_vault(world, "webhook_url", f"{line.url}/webhooks/supabase")
         line.hurt(SILENT)
         note = (await check(world, PORT=str(port_of(here.url)))).note("receiver at 127.0.0.1")
         assert "runs here and is ready; from here its address cannot be reached" in note
@@ -552,7 +560,7 @@ TERMINAL_WORDS = {
 
 async def test_each_trouble_on_a_terminals_line_is_named(world: World) -> None:
     async with Line(world.sites[0].terminal.port) as line:
-        put_behind(line, world, world.sites[0])
+        await put_behind(line, world, world.sites[0])
         for name, (fault, words) in TERMINAL_WORDS.items():
             line.hurt(fault)
             assert words in (await check(world)).fault("terminal 127.0.0.1"), name
@@ -565,7 +573,7 @@ async def test_each_trouble_on_a_terminals_line_is_named(world: World) -> None:
 async def test_a_terminal_that_rests_after_a_refused_login_says_for_how_long(
     world: World,
 ) -> None:
-    world.execute("update dispozitive_pontaj set password_encrypted = 'Alta-parola-9'")
+    await world.execute("update dispozitive_pontaj set password_encrypted = 'Alta-parola-9'")
     assert "user name or password" in (await check(world)).fault("terminal 127.0.0.1")
     fault = (await check(world)).fault("terminal 127.0.0.1")
     assert fault.startswith("Is left alone for another 3")
@@ -576,9 +584,9 @@ async def test_a_backlog_and_pairs_that_keep_failing_are_named_and_no_person_is(
     world: World,
 ) -> None:
     site = world.sites[0]
-    world.execute("insert into angajati (nume) select 'A' || n from generate_series(1, 10) n")
-    world.execute("insert into angajati_biometrie (angajat_id) select id from angajati")
-    world.execute(
+    await world.execute("insert into angajati (nume) select 'A' || n from generate_series(1, 10) n")
+    await world.execute("insert into angajati_biometrie (angajat_id) select id from angajati")
+    await world.execute(
         "insert into hikvision_sync.pairs (terminal_id, employee_id, wanted, wanted_since,"
         "  attempts, status, step, message, recorded_at)"
         " select %s, b.angajat_id, 1, clock_timestamp() - interval '47 min', n.attempts, n.status,"
@@ -592,14 +600,14 @@ async def test_a_backlog_and_pairs_that_keep_failing_are_named_and_no_person_is(
     fault = (await check(world)).fault("edits for 127.0.0.1")
     assert "4 employees keep failing, mostly: Photo of …: no face found." in fault
     assert "10 edits wait, the oldest for 47 min; none was done in the last 10 min" in fault
-    world.execute(
+    await world.execute(
         "update hikvision_sync.pairs set done = wanted where status is null or employee_id ="
         " (select employee_id from hikvision_sync.pairs where status is not null limit 1)"
     )
     fault = (await check(world)).fault("edits for 127.0.0.1")
     assert "3 edits wait" in fault
     assert "7 were done in the last 10 min, and the rest takes about 4 min" in fault
-    world.execute("update hikvision_sync.pairs set done = wanted")
+    await world.execute("update hikvision_sync.pairs set done = wanted")
     note = (await check(world)).note("edits for 127.0.0.1")
     assert note.startswith("4 employees are not there until HR edits them, mostly: Photo of …:")
 

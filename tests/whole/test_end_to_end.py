@@ -6,7 +6,7 @@ what HR's tables say.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from receiver.sandbox.hr import Hr
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, World, open_world
+from tests.support.waiting import eventually, gives_nothing
 
 MODERN = Profile(name="modern")
 XML = Profile(name="xml", answers="xml", has_fd_setup=False)
@@ -61,12 +62,6 @@ def assert_well_treated(world: World) -> None:
         assert seen.failed_logins == 0
         assert seen.unknown_fields == []
         assert seen.deletions_of_everybody == 0
-
-
-async def eventually(true: Callable[[], object], within_s: float = ON_TIME_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - terminals and databases tell nobody
-            await asyncio.sleep(0.05)
 
 
 async def test_hires_renames_and_new_photos_reach_every_terminal(world_of: OpenWorld) -> None:
@@ -157,7 +152,7 @@ async def test_a_photo_already_there_is_not_sent_again(world_of: OpenWorld) -> N
     async with Hr(world.supabase) as hr:
         ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
         for surname in ("Ionescu", "Georgescu"):
             await hr.rename(ion, surname)
             assert await world.agreed(within_s=ON_TIME_S)
@@ -201,8 +196,8 @@ async def test_a_terminal_that_is_silent_costs_one_attempt_however_many_pairs_wa
         for n in range(10):
             await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
     assert await world.agreed(but=[silent], within_s=ON_TIME_S)
-    assert world.disagreeing() == [silent]
-    [row] = world.execute(
+    assert await world.disagreeing() == [silent]
+    [row] = await world.execute(
         "select failures > 0 as failed, failures >= (select sum(attempts)"
         "  from hikvision_sync.pairs p where p.terminal_id = t.terminal_id) as one_each"
         " from hikvision_sync.terminals t where terminal_id = %s",
@@ -221,7 +216,7 @@ async def test_a_wrong_password_costs_one_failed_login_until_the_row_is_mended(
     world = await world_of(MODERN, XML)
     wrong, _ = world.sites
     change = "update dispozitive_pontaj set password_encrypted = %s where id = %s"
-    world.execute(change, "Parola-gresita", wrong.id)
+    await world.execute(change, "Parola-gresita", wrong.id)
     await world.receiver.start()
     async with Hr(world.supabase) as hr:
         for n in range(4):
@@ -231,7 +226,7 @@ async def test_a_wrong_password_costs_one_failed_login_until_the_row_is_mended(
         await hr.hire("Încă", "Unul")
         assert await world.agreed(but=[wrong], within_s=ON_TIME_S)
         assert wrong.terminal.sightings.failed_logins == 1
-        world.execute(change, PASSWORD, wrong.id)
+        await world.execute(change, PASSWORD, wrong.id)
         assert await world.agreed(within_s=ON_TIME_S)
     assert wrong.terminal.sightings.failed_logins == 1
 
@@ -248,8 +243,8 @@ async def test_a_person_edited_during_the_push_ends_with_the_last_edit(
         await hr.rename(ion, "Ionescu")
         await hr.new_photo(ion, "ion-2.jpg")
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
-    assert world.disagreeing() == []
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
+    assert await world.disagreeing() == []
     assert_well_treated(world)
 
 
@@ -265,10 +260,12 @@ async def test_sigterm_ends_the_call_in_flight_and_gives_the_terminal_back(
         await eventually(lambda: terminal.persons)
         assert await world.receiver.stop() in (0, -15)
         calls = len(terminal.sightings.calls)
-        leased = world.execute("select * from hikvision_sync.terminals where leased_by is not null")
+        leased = await world.execute(
+            "select * from hikvision_sync.terminals where leased_by is not null"
+        )
         assert leased == []
         assert len(terminal.sightings.calls) == calls
-        assert world.disagreeing()
+        assert await world.disagreeing()
         await world.receiver.start()
         assert await world.agreed(within_s=ON_TIME_S)
     assert_well_treated(world)
@@ -302,7 +299,7 @@ async def test_two_receivers_share_the_terminals_without_meeting_there(
         for n in range(8):
             await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
         assert "pair_synced" in world.receiver.logged()
         assert "pair_synced" in second.logged()
     assert_well_treated(world)
@@ -320,13 +317,13 @@ async def test_a_leaver_passes_no_longer_and_a_return_restores(
         number = str(ion.employee_no)
         assert await world.agreed(within_s=ON_TIME_S)
         await hr.set_status(ion, "suspendat")
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
         for terminal in terminals(world):
             assert terminal.may_pass(number, now) is (policy == "keep")
             assert (number in terminal.persons) is (policy != "delete")
         await hr.set_status(ion, "activ")
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
     for terminal in terminals(world):
         assert terminal.may_pass(number, now)
     assert_well_treated(world)
@@ -404,9 +401,9 @@ async def test_a_removed_photo_a_new_number_and_a_deleted_row_reach_the_terminal
         assert await world.agreed(within_s=ON_TIME_S)
         await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
         assert await world.agreed(within_s=ON_TIME_S)
-        world.execute("delete from angajati where id = %s", ana.id)
+        await world.execute("delete from angajati where id = %s", ana.id)
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
     for terminal in terminals(world):
         assert not terminal.may_pass(str(ion.employee_no), now)
         assert not terminal.may_pass(str(ana.employee_no), now)
@@ -430,8 +427,8 @@ async def test_two_employees_who_swap_numbers_both_pass_under_their_new_ones(
         ):
             await hr.update("angajati_biometrie", biometrics, {"employee_no": number})
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
-        assert world.disagreeing() == []
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
+        assert await world.disagreeing() == []
     assert_well_treated(world)
 
 
@@ -446,10 +443,10 @@ async def test_nobody_passes_with_the_face_of_whoever_had_the_number_before(
         ana = await hr.hire("Ionescu", "Ana")
         assert await world.agreed(within_s=ON_TIME_S)
         await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
         await hr.update("angajati_biometrie", ana.biometrics_id, {"employee_no": ion.employee_no})
-        await eventually(lambda: not world.execute(WANTED))
-        assert world.disagreeing() == []
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
+        assert await world.disagreeing() == []
     assert_well_treated(world)
 
 
@@ -463,12 +460,12 @@ async def test_a_number_that_the_terminal_only_said_to_have_ended_is_ended_again
     async with Hr(world.supabase) as hr:
         ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
         assert await world.agreed(within_s=ON_TIME_S)
-        await eventually(lambda: not world.execute(WANTED))
+        await eventually(lambda: gives_nothing(world.execute(WANTED)))
         terminal.upgrade(Profile(name="lying", lies_every=1))
         if lie == "renumber":
             await hr.update("angajati_biometrie", ion.biometrics_id, {"employee_no": 7000})
         else:
-            world.execute("delete from angajati where id = %s", ion.id)
+            await world.execute("delete from angajati where id = %s", ion.id)
         await eventually(lambda: "may still pass" in world.receiver.logged())
         terminal.upgrade(MODERN)
         assert await world.agreed(within_s=ON_TIME_S)
@@ -506,7 +503,7 @@ async def test_who_was_put_there_by_a_receiver_that_died_at_once_can_still_be_ma
         ion = await hr.hire("Popescu", "Ion", photo="ion.jpg")
         await eventually(lambda: "1000" in terminal.persons)
         await world.receiver.kill()
-        world.execute("delete from angajati where id = %s", ion.id)
+        await world.execute("delete from angajati where id = %s", ion.id)
         assert terminal.may_pass("1000", datetime.now(UTC))
         await world.receiver.start()
         assert await world.agreed(within_s=90)

@@ -26,13 +26,13 @@ from tests.support.faults import (
     PostOffice,
     WrongClock,
     assert_nothing_lost,
-    eventually,
     late,
     port_of,
     put_behind,
     receiver_of,
     status,
 )
+from tests.support.waiting import eventually
 
 MODERN = Profile(name="modern")
 XML = Profile(name="xml", answers="xml", has_fd_setup=False)
@@ -76,7 +76,7 @@ async def work(world: World, hr: Hr, people: list[Hired]) -> None:
             case 2:
                 await hr.set_status(person, "suspendat")
             case 3:
-                world.execute("delete from angajati where id = %s", person.id)
+                await world.execute("delete from angajati where id = %s", person.id)
     await hr.hire("Încă", "Unul", photo="unul.jpg")
 
 
@@ -126,7 +126,7 @@ async def test_sigterm_at_random_moments(world_of: OpenWorld) -> None:
         for round_ in range(3):
             await asyncio.sleep(chance.uniform(0.0, 1.2))
             assert await receiver.stop() in (0, -signal.SIGTERM)
-            leased = world.execute(
+            leased = await world.execute(
                 "select * from hikvision_sync.terminals where leased_by is not null"
             )
             assert leased == []
@@ -242,7 +242,7 @@ TERMINAL_FAULTS = {
 async def test_a_terminals_line_in_trouble(world_of: OpenWorld, fault: Fault) -> None:
     world = await world_of(MODERN, XML)
     async with Line(world.sites[0].terminal.port) as line, Hr(world.supabase) as hr:
-        put_behind(line, world, world.sites[0])
+        await put_behind(line, world, world.sites[0])
         async with receiver_of(world) as receiver:
             people = await hire(hr, 4)
             await asyncio.sleep(0.5)
@@ -262,7 +262,7 @@ async def test_the_answer_of_a_call_lost(world_of: OpenWorld, path: str, fault: 
         hr = await stack.enter_async_context(Hr(world.supabase))
         for site in world.sites:
             line = await stack.enter_async_context(Line(site.terminal.port))
-            put_behind(line, world, site)
+            await put_behind(line, world, site)
             line.hurt(fault, only=path, times=3)
         receiver = await stack.enter_async_context(receiver_of(world))
         people = await hire(hr, 3)
@@ -289,7 +289,7 @@ async def test_a_terminal_that_works_on_after_it_was_given_up(world_of: OpenWorl
 async def test_webhooks_lost_doubled_and_reordered(world_of: OpenWorld) -> None:
     world = await world_of(MODERN, XML)
     async with PostOffice() as office, receiver_of(world) as receiver, Hr(world.supabase) as hr:
-        office.redirect(world)
+        await office.redirect(world)
         people = await hire(hr, 4)
         await work(world, hr, people)
         await eventually(lambda: len(office.letters) >= 14)
@@ -303,7 +303,7 @@ async def test_webhooks_delayed_past_the_tolerance(world_of: OpenWorld) -> None:
     world = await world_of(MODERN, XML)
     secret = world.environment["WEBHOOK_SECRET"]
     async with PostOffice() as office, receiver_of(world) as receiver, Hr(world.supabase) as hr:
-        office.redirect(world)
+        await office.redirect(world)
         await hire(hr, 2)
         await eventually(lambda: len(office.letters) == 4)
         old = [letter.aged(301 + 300 * n, secret) for n, letter in enumerate(office.letters)]
@@ -341,9 +341,12 @@ async def test_the_disk_full_for_logs(world_of: OpenWorld) -> None:
         await work(world, hr, people)
         await eventually(lambda: world.pg_net.delivered >= 8)
         await assert_nothing_lost(world, [receiver])
-        statuses = world.execute("select distinct status_code from net._http_response")
+        statuses = await world.execute("select distinct status_code from net._http_response")
         assert statuses == [{"status_code": 202}]
         memory = psutil.Process(receiver.pid).memory_info().rss
         assert memory < 300e6
         assert await receiver.stop() is not None
-    assert world.execute("select 1 from hikvision_sync.terminals where leased_by is not null") == []
+    assert (
+        await world.execute("select 1 from hikvision_sync.terminals where leased_by is not null")
+        == []
+    )

@@ -259,7 +259,7 @@ async def play(company: Company, day: list[Step], under: Conditions) -> None:
     assert converged, report
     broken = company.broken_promises()
     assert not broken, "\n".join(broken)
-    assert company.faults() == []
+    assert await company.faults() == []
 
 
 @pytest.fixture(scope="module")

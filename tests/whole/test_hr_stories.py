@@ -10,7 +10,8 @@ from receiver.core.models import LeaverPolicy
 from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call
-from tests.support.hr_days import Company, eventually, open_company
+from tests.support.hr_days import Company, open_company
+from tests.support.waiting import eventually
 
 POLICIES: tuple[LeaverPolicy, ...] = ("expire", "delete")
 QUIET_S = 1.5
@@ -130,7 +131,7 @@ async def test_an_old_number_is_ended_before_the_new_one_is_put(
     before = [len(writes(company, place)) for place in (0, 1)]
     now, both = datetime.now(UTC), 0
     await company.renumber(ion, 2000)
-    while company.faults():
+    while await company.faults():
         both += any(
             terminal.may_pass("1000", now) and terminal.may_pass("2000", now)
             for terminal in company.terminals

@@ -273,7 +273,7 @@ async def office_of(
 async def everything_pushed(world: World) -> None:
     assert await world.agreed(within_s=ON_TIME_S)
     async with asyncio.timeout(ON_TIME_S):
-        while world.execute("select 1 from hikvision_sync.pairs where wanted > done"):  # noqa: ASYNC110
+        while await world.execute("select 1 from hikvision_sync.pairs where wanted > done"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -324,7 +324,7 @@ async def test_hr_signs_in_presses_sees_the_bar_move_and_every_terminal_holds_ev
     assert len([value for value in bar if 0 < value < 18]) >= 2
     assert bar[-1] == 18
     assert await seen(page, "text") == [f"{value} din 18" for value in bar]
-    assert office.world.disagreeing() == []
+    assert await office.world.disagreeing() == []
 
 
 async def test_the_buttons_of_one_employee_push_that_one_and_then_the_photo_alone(
@@ -411,7 +411,7 @@ async def test_a_press_in_a_second_tab_follows_the_run_that_is_going_on(
         bar = await seen(page, "bar")
         assert bar == sorted(set(bar))
     assert office.runs_started() == 1
-    assert office.world.disagreeing() == []
+    assert await office.world.disagreeing() == []
 
 
 async def test_the_stop_button_ends_the_run(office_of: OpenOffice) -> None:
@@ -444,7 +444,7 @@ async def test_a_run_outlives_the_button_and_the_page(office_of: OpenOffice) -> 
     await expect(page.get_by_role("button", name="Autentificare")).to_be_visible()
     await office.run_ended()
     assert office.runs_started() == 1
-    assert office.world.disagreeing() == []
+    assert await office.world.disagreeing() == []
 
 
 async def test_a_stream_in_pieces_is_read_and_one_that_is_cut_is_followed_by_asking(
@@ -463,7 +463,7 @@ async def test_a_stream_in_pieces_is_read_and_one_that_is_cut_is_followed_by_ask
     asked = r'"path": "/api/hikvision/runs/[^"]+", "method": "GET"'
     assert re.search(asked, office.world.receiver.logged())
     assert office.runs_started() == 1
-    assert office.world.disagreeing() == []
+    assert await office.world.disagreeing() == []
 
 
 async def test_one_press_too_many_is_told_how_long_to_wait(office_of: OpenOffice) -> None:

@@ -19,8 +19,9 @@ from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.world import World, open_world
 from tests.support.pictures import ORIENTATION, changed, saved
-from tests.support.profiles import assert_well_treated, eventually
+from tests.support.profiles import assert_well_treated
 from tests.support.sample_pictures import jpeg_bomb, png_bomb
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
@@ -186,8 +187,8 @@ async def test_each_photo_arrives_or_it_is_said_why_not(world: World, specimen: 
         )
     number = str(row["employee_no"])
 
-    def told() -> dict[str, tuple[str, str]]:
-        found = world.execute(
+    async def told() -> dict[str, tuple[str, str]]:
+        found = await world.execute(
             "select d.nume, p.status, p.message from hikvision_sync.pairs p"
             " join dispozitive_pontaj d on d.id = p.terminal_id"
             " where p.employee_id = %s and p.status in ('success', 'partial')"
@@ -196,9 +197,12 @@ async def test_each_photo_arrives_or_it_is_said_why_not(world: World, specimen: 
         )
         return {str(r["nume"]): (str(r["status"]), str(r["message"])) for r in found}
 
-    await eventually(lambda: len(told()) == len(TERMINALS))
+    async def all_told() -> bool:
+        return len(await told()) == len(TERMINALS)
+
+    await eventually(all_told)
     for site in world.sites:
-        status, message = told()[site.name]
+        status, message = (await told())[site.name]
         words, face = specimen.outcomes[site.name], site.terminal.persons[number].face
         if words:
             assert (status, face, words in message) == ("partial", None, True), message

@@ -23,7 +23,8 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
 from receiver.sync.worker import BATCH
-from tests.support.profiles import ON_TIME_S, SELDOM, assert_well_treated, eventually
+from tests.support.profiles import ON_TIME_S, SELDOM, assert_well_treated
+from tests.support.waiting import eventually, gives, gives_nothing
 
 # A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
@@ -86,18 +87,20 @@ class Company:
         """
         out = [site for site in self.world.sites if site.name in (but, "full")]
         if not await self.world.agreed(but=out, within_s=ON_TIME_S):
-            left = {s.name: self.world.standing_on(s.terminal) for s in self.world.disagreeing()}
-            pytest.fail(f"HR says {self.world.wanted()}, but there are {left}")
-        await eventually(lambda: not self._unfinished(out))
+            left = {
+                s.name: self.world.standing_on(s.terminal) for s in await self.world.disagreeing()
+            }
+            pytest.fail(f"HR says {await self.world.wanted()}, but there are {left}")
+        await eventually(lambda: gives_nothing(self._unfinished(out)))
         await eventually(self._full_one_is_right)
 
     async def save_password(self, password: str) -> None:
         """Save it for every terminal."""
         changed = "select id from dispozitive_pontaj where password_encrypted <> %s"
 
-        def saved() -> bool:
-            self.world.execute(NEW_PASSWORD, password, password)
-            return not self.world.execute(changed, password)
+        async def saved() -> bool:
+            await self.world.execute(NEW_PASSWORD, password, password)
+            return not await self.world.execute(changed, password)
 
         await eventually(saved)
 
@@ -105,14 +108,15 @@ class Company:
         """Wait for the same, but for one person alone."""
         out = [site for site in self.world.sites if site.name in (but, "full")]
         try:
-            await eventually(
-                lambda: not (self._unfinished(out, hired) or self._differs(out, hired))
-            )
+            await eventually(lambda: gives_nothing(self._left(out, hired)))
         except TimeoutError:
-            pytest.fail(f"{self._unfinished(out, hired)} {self._differs(out, hired)}")
+            pytest.fail(f"left: {await self._left(out, hired)}")
 
-    def _unfinished(self, out: list[Site], of: Hired | None = None) -> list[Any]:
-        return self.world.execute(
+    async def _left(self, out: list[Site], hired: Hired) -> list[Any]:
+        return await self._unfinished(out, hired) or await self._differs(out, hired)
+
+    async def _unfinished(self, out: list[Site], of: Hired | None = None) -> list[Any]:
+        return await self.world.execute(
             "select d.nume, p.message, p.attempts from hikvision_sync.pairs p"
             " join dispozitive_pontaj d on d.id = p.terminal_id"
             " where wanted > done and terminal_id <> all(%s::uuid[])"
@@ -122,13 +126,13 @@ class Company:
             of and of.id,
         )
 
-    def _differs(self, out: list[Site], hired: Hired) -> list[str]:
-        [row] = self.world.execute(
+    async def _differs(self, out: list[Site], hired: Hired) -> list[str]:
+        [row] = await self.world.execute(
             "select employee_no::text as no from angajati_biometrie where id = %s",
             hired.biometrics_id,
         )
         numbers = {str(row["no"]), str(hired.employee_no)}
-        wanted = self.world.wanted()
+        wanted = await self.world.wanted()
         return [
             site.name
             for site in self.world.sites
@@ -140,9 +144,9 @@ class Company:
             )
         ]
 
-    def _full_one_is_right(self) -> bool:
+    async def _full_one_is_right(self) -> bool:
         terminal = self.site("full").terminal
-        return self.world.standing_on(terminal).items() <= self.world.wanted().items()
+        return self.world.standing_on(terminal).items() <= (await self.world.wanted()).items()
 
 
 def calls(site: Site, since: float = 0.0) -> list[Call]:
@@ -158,17 +162,17 @@ def asked(site: Site, since: float) -> list[str]:
     return [call.path.removeprefix("/ISAPI/").partition("/")[2] for call in calls(site, since)]
 
 
-def remembered(world: World, site: Site) -> Mapping[str, Any]:
-    [row] = world.execute(
+async def remembered(world: World, site: Site) -> Mapping[str, Any]:
+    [row] = await world.execute(
         "select device from hikvision_sync.terminals where terminal_id = %s", site.id
     )
     assert isinstance(row["device"], dict)
     return row["device"]
 
 
-def messages(world: World, site: Site) -> list[str]:
+async def messages(world: World, site: Site) -> list[str]:
     """Return what is said of the pairs that are not in step on a terminal."""
-    rows = world.execute(
+    rows = await world.execute(
         "select message from hikvision_sync.pairs where terminal_id = %s and wanted > done", site.id
     )
     return [str(row["message"]) for row in rows]
@@ -309,11 +313,13 @@ async def test_a_new_name_of_somebody_known_costs_one_call_and_one_search(
 
 async def test_a_terminal_that_is_full_says_so_of_each_who_does_not_fit(company: Company) -> None:
     full = company.site("full")
-    outside = company.world.wanted().keys() - company.world.standing_on(full.terminal).keys()
+    outside = (await company.world.wanted()).keys() - company.world.standing_on(
+        full.terminal
+    ).keys()
     assert len(full.terminal.persons) == 3
     assert outside
     said = "Terminal 127.0.0.1 is full (3 persons)."
-    await eventually(lambda: messages(company.world, full) == [said] * len(outside))
+    await eventually(lambda: gives(messages(company.world, full), [said] * len(outside)))
 
 
 async def test_a_200_that_changed_nothing_is_found_named_and_mended(company: Company) -> None:
@@ -321,8 +327,8 @@ async def test_a_200_that_changed_nothing_is_found_named_and_mended(company: Com
     number = str(company.ion.employee_no)
     said: list[str] = []
 
-    def named_or_done() -> bool:
-        said[:] = messages(company.world, lying)
+    async def named_or_done() -> bool:
+        said[:] = await messages(company.world, lying)
         name = lying.terminal.persons[number].name
         return name.startswith(surname) or any("answered OK, but" in message for message in said)
 
@@ -358,7 +364,7 @@ REMEMBERED: Mapping[str, Mapping[str, object]] = {
 async def test_what_the_stories_taught_about_a_terminal_is_remembered(
     company: Company, name: str
 ) -> None:
-    known = {**remembered(company.world, company.site(name))}
+    known = {**await remembered(company.world, company.site(name))}
     known["lacks"] = sorted(known["lacks"])
     assert {key: known[key] for key in REMEMBERED[name]} == REMEMBERED[name]
     assert known["model"] == PROFILES[name].model
@@ -438,7 +444,7 @@ async def test_a_terminal_hung_while_the_receiver_runs_is_filled(company: Compan
     await company.agreed()
     tried = Counter(call.path.rpartition("/")[2] for call in calls(new) if call.status == 405)
     assert tried == {"capabilities": 2, "FDSetUp": 1}
-    assert remembered(company.world, new)["lacks"] == ["FDLib/FDSetUp"]
+    assert (await remembered(company.world, new))["lacks"] == ["FDLib/FDSetUp"]
 
 
 async def test_another_terminal_in_the_same_place_is_noticed_and_filled(company: Company) -> None:
@@ -450,8 +456,8 @@ async def test_another_terminal_in_the_same_place_is_noticed_and_filled(company:
         site.terminal.replace_hardware(f"NEW-{site.name}")
     await company.agreed()
     for site in company.sites_but("full"):
-        assert remembered(company.world, site)["serial"] == f"NEW-{site.name}"
-        assert len(site.terminal.persons) >= len(company.world.wanted())
+        assert (await remembered(company.world, site))["serial"] == f"NEW-{site.name}"
+        assert len(site.terminal.persons) >= len(await company.world.wanted())
     await eventually(lambda: len(company.site("full").terminal.persons) == 3)
 
 
@@ -463,12 +469,12 @@ async def test_a_terminal_with_another_firmware_is_asked_anew_and_works_on(
     habits = [site.terminal.profile for site in sites]
     for site, next_habits in zip(sites, [*habits[1:], habits[0]], strict=True):
         site.terminal.upgrade(replace(next_habits, firmware=f"V9.0 {next_habits.name}"))
-    await eventually(
-        lambda: all(
-            remembered(company.world, site)["firmware"] == site.terminal.profile.firmware
-            for site in sites
-        )
-    )
+
+    async def met() -> bool:
+        known = [(await remembered(company.world, site))["firmware"] for site in sites]
+        return known == [site.terminal.profile.firmware for site in sites]
+
+    await eventually(met)
     await company.hr.rename(company.ion, "Ispirescu")
     await company.hr.update("angajati_biometrie", company.ion.biometrics_id, WITHOUT_PHOTO)
     await company.agreed()
@@ -515,7 +521,7 @@ async def test_somebody_erased_makes_room_on_a_full_terminal(
         people = [await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg") for n in range(4)]
         assert await world.agreed(but=[full], within_s=ON_TIME_S)
         await eventually(
-            lambda: messages(world, full) == ["Terminal 127.0.0.1 is full (3 persons)."]
+            lambda: gives(messages(world, full), ["Terminal 127.0.0.1 is full (3 persons)."])
         )
         inside = [one for one in people if str(one.employee_no) in full.terminal.persons]
         await hr.set_status(inside[0], "inactiv")
@@ -526,7 +532,7 @@ async def test_somebody_erased_makes_room_on_a_full_terminal(
     tried = Counter(call.path.rpartition("ISAPI/")[2] for call in calls(old))
     assert tried["AccessControl/UserInfoDetail/Delete"] == 1
     assert tried["AccessControl/UserInfo/Delete"] == 2
-    assert sorted(remembered(world, old)["lacks"]) == [
+    assert sorted((await remembered(world, old))["lacks"]) == [
         "FDLib/FDSearch/Delete",
         "UserInfoDetail/Delete",
     ]
@@ -545,9 +551,9 @@ async def test_thirty_people_who_are_there_already_cost_a_search_a_batch(
         for n in range(30):
             await hr.hire(f"Muncitor{n}", "Ion")
     assert await world.agreed(within_s=ON_TIME_S)
-    await eventually(lambda: not world.execute(unfinished))
+    await eventually(lambda: gives_nothing(world.execute(unfinished)))
     since = time.monotonic()
-    world.execute("select public.hikvision_sync_want(null)")
-    await eventually(lambda: not world.execute(unfinished))
+    await world.execute("select public.hikvision_sync_want(null)")
+    await eventually(lambda: gives_nothing(world.execute(unfinished)))
     assert asked(modern, since) == ["UserInfo/Search"] * ceil(30 / BATCH)
     assert await world.agreed(within_s=ON_TIME_S)

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 async def settled(world: World, within_s: float = 30.0) -> None:
     async with asyncio.timeout(within_s):
-        while world.execute(WANTED):  # noqa: ASYNC110 - a database tells nobody
+        while await world.execute(WANTED):  # noqa: ASYNC110 - a database tells nobody
             await asyncio.sleep(0.05)
 
 
@@ -124,7 +124,7 @@ async def test_a_terminal_that_is_not_active_any_more_is_forgotten(opened: Open)
     async with Hr(world.supabase) as hr:
         await hr.hire("Popescu", "Ion")
         await settled(world)
-    world.execute(
+    await world.execute(
         "update dispozitive_pontaj set status = 'inactiv' where id = %s", world.sites[0].id
     )
     status = await get(world, STATUS)
@@ -134,7 +134,7 @@ async def test_a_terminal_that_is_not_active_any_more_is_forgotten(opened: Open)
 
 async def test_failed_pairs_come_in_pages_without_gap_or_double(opened: Open) -> None:
     world = await opened(Profile(name="off"))
-    world.execute(
+    await world.execute(
         "insert into hikvision_sync.pairs (terminal_id, employee_id, wanted, done, status, step,"
         " message, recorded_at) select %s, gen_random_uuid(), 1, 1, 'skipped', 'person', 'm', now()"
         " from generate_series(1, 25)",
@@ -250,10 +250,10 @@ async def test_drift_names_the_leaver_who_may_still_pass_and_not_the_one_who_may
         await hr.set_status(gone, "inactiv")
         await hr.set_status(back, "inactiv")
         await settled(world)
-        world.execute("delete from angajati_biometrie where angajat_id = %s", deleted.id)
-        world.execute("delete from angajati where id = %s", deleted.id)
+        await world.execute("delete from angajati_biometrie where angajat_id = %s", deleted.id)
+        await world.execute("delete from angajati where id = %s", deleted.id)
     async with asyncio.timeout(30):  # no webhook here: the deleted one is found by asking
-        while world.execute(WANTED):
+        while await world.execute(WANTED):
             await get(world, STATUS)
             await asyncio.sleep(0.1)
     for number in (str(back.employee_no), str(deleted.employee_no)):
@@ -288,7 +288,7 @@ async def test_a_long_drift_goes_page_by_page_at_the_usual_pace_and_is_streamed(
     assert site.terminal.sightings.calls_too_close == 0
     assert site.terminal.sightings.bodies == type(site.terminal.sightings.bodies)()
     leased = "select * from hikvision_sync.terminals where leased_by is not null"
-    assert world.execute(leased) == []
+    assert await world.execute(leased) == []
 
 
 @pytest.mark.parametrize(
@@ -308,12 +308,12 @@ async def test_a_terminal_that_cannot_be_compared_says_why(
     assert drift["complete"] is False
     assert word in drift["error"] or "does not support" in drift["error"]
     leased = "select * from hikvision_sync.terminals where leased_by is not null"
-    assert world.execute(leased) == []
+    assert await world.execute(leased) == []
 
 
 async def test_a_wrong_password_costs_a_drift_one_failed_login(opened: Open) -> None:
     world = await opened(MODERN)
-    world.execute("update dispozitive_pontaj set password_encrypted = 'wrong'")
+    await world.execute("update dispozitive_pontaj set password_encrypted = 'wrong'")
     for _ in range(3):
         drift = await get(world, drift_of(world))
         assert drift["complete"] is False

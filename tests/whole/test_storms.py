@@ -24,7 +24,6 @@ from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S
 from tests.support.faults import (
     FACE_TIMEOUT_S,
     Line,
-    eventually,
     eventually_ready,
     port_of,
     receiver_of,
@@ -52,6 +51,7 @@ from tests.support.storms import (
     until_cancelled,
     wires,
 )
+from tests.support.waiting import eventually
 
 PARSERS = [
     pytest.param({"HURT_WITHOUT": "httptools uvloop"}, id="h11"),
@@ -195,7 +195,7 @@ async def test_sigterm_in_the_middle_of_everything(embedded_postgres: PostgresSe
         end = [json.loads(line) async for line in lines][-1]
         assert end["type"] == "end"
         assert await stopping in (0, -signal.SIGTERM)
-        assert world.execute(LEASED) == []
+        assert await world.execute(LEASED) == []
         for before, terminal in zip(called, terminals, strict=True):
             assert calls(terminal) <= before + 1  # the one that was under way
         for said in ("Traceback", "timeout graceful shutdown exceeded"):
@@ -230,7 +230,7 @@ async def test_after_a_kill_9_another_receiver_takes_over_when_the_lease_ends(
             await hr.hire(f"Muncitor{n}", "Ion", photo=f"{n}.jpg")
         await eventually(lambda: site.terminal.persons)  # the face is on its way
         await killed.kill()
-        [left] = world.execute(
+        [left] = await world.execute(
             "select leased_until <= clock_timestamp() + make_interval(secs => %s) as soon_over"
             " from hikvision_sync.terminals where leased_by is not null",
             FACE_TIMEOUT_S + LEASE_MARGIN_S + LEASE_SPARE_S,
@@ -239,7 +239,7 @@ async def test_after_a_kill_9_another_receiver_takes_over_when_the_lease_ends(
         async with receiver_of(world, port=0) as other:  # webhooks go to the dead one
             assert await world.agreed(within_s=ON_TIME_S)
             await other.stop()
-        assert world.execute(LEASED) == []
+        assert await world.execute(LEASED) == []
 
 
 async def test_a_receiver_that_starts_with_supabase_down_says_so_and_needs_no_restart(
