@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -62,11 +62,13 @@ async def scraped(world: World) -> httpx.Response:
 
 async def scrape_where(world: World, true: Callable[[Figures], object]) -> Figures:
     """Scrape until it is so; a text is kept for five seconds."""
-    found: Figures = {}
     async with asyncio.timeout(WITHIN_S):
-        while not true(found := figures((await scraped(world)).text)):  # noqa: ASYNC110 - over HTTP
+        while True:
+            found = figures((await scraped(world)).text)
+            said = true(found)
+            if await said if isinstance(said, Awaitable) else said:
+                return found
             await asyncio.sleep(0.3)
-    return found
 
 
 @asynccontextmanager
