@@ -1,8 +1,8 @@
-"""The README's hook and button in a real browser, built from npm packages, before a real receiver.
+"""The hook and the button in a real browser, built from npm packages, before a real receiver.
 
-`tests/react` holds what a company's app has around them. The two files themselves are taken out of
-the README, so that what stands there is what is type-checked, built and pressed here. Waits are
-bounded but assert nothing about speed.
+`tests/react` holds what a company's app has around them. The two files are those of
+`receiver/react`: they are type-checked, linted and built where they lie. Waits are bounded but
+assert nothing about speed.
 """
 
 import asyncio
@@ -39,7 +39,16 @@ CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-FILES = {"ts": "useHikvisionSync.ts", "tsx": "SyncAllButton.tsx"}
+AROUND = ROOT / "tests" / "react"
+THE_TWO = ROOT / "receiver" / "react"
+FOR_NPM = ("package.json", ".npmrc", "eslint.config.js")
+CHECKS = {
+    "types": ("node_modules/.bin/tsc", "--project", "tests/react"),
+    "lint": (
+        *("node_modules/.bin/eslint", "--max-warnings", "0"),
+        *("tests/react/src", "receiver/react"),
+    ),
+}
 NPM_S = 60
 ON_TIME_S = 30.0
 NEVER_S = 3600.0
@@ -69,15 +78,6 @@ new MutationObserver(() => {
 """
 
 
-def readmes_files() -> dict[str, str]:
-    """Return the hook and the button by their file names."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    files = {}
-    for kind, name in FILES.items():
-        [files[name]] = re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
-    return files
-
-
 def cannot(why: str) -> None:
     if os.environ.get("REQUIRE_BROWSER") == "1":
         pytest.fail(why)
@@ -91,32 +91,45 @@ def run_in(directory: Path, *command: str) -> None:
     assert ran.returncode == 0, f"{command[0]} said:\n{ran.stdout}\n{ran.stderr}"
 
 
-@pytest.fixture(scope="session")
-def built_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The app around the README's two files, type-checked and bundled: a directory to serve."""
-    missing = [tool for tool in ("node", "npm", str(CHROMIUM)) if shutil.which(tool) is None]
-    if missing:
+def need(*tools: str) -> None:
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
         cannot(f"the page needs {', '.join(missing)}")
-    build = tmp_path_factory.mktemp("page") / "build"
-    shutil.copytree(
-        ROOT / "tests" / "react", build, ignore=shutil.ignore_patterns("node_modules", "dist")
-    )
-    for name, source in readmes_files().items():
-        (build / "src" / name).write_text(source, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory outside the repository with the page's packages, and links to both sources.
+
+    What the sources import is found beside the links, so no package is installed in the repository.
+    """
+    need("node", "npm")
+    build = tmp_path_factory.mktemp("page")
+    for source in (AROUND, THE_TWO):
+        link = build / source.relative_to(ROOT)
+        link.parent.mkdir()
+        link.symlink_to(source)
+    for name in FOR_NPM:
+        shutil.copy(AROUND / name, build)
     try:
         run_in(build, "npm", "install", "--no-audit", "--no-fund")
     except (AssertionError, subprocess.TimeoutExpired) as error:
         cannot(f"the page's packages were not installed: {error}")
-    run_in(build, "node_modules/.bin/tsc", "--noEmit")
-    dist = build / "dist"
+    return build
+
+
+@pytest.fixture(scope="session")
+def built_page(packages: Path) -> Path:
+    """The app around the two files, bundled: a directory to serve."""
+    need(str(CHROMIUM))
+    dist = packages / "dist"
     run_in(
-        build,
-        *("node_modules/.bin/esbuild", "src/main.tsx", "--bundle", "--format=esm"),
-        *("--jsx=automatic", f"--outfile={dist / 'main.js'}"),
+        packages,
+        *("node_modules/.bin/esbuild", "tests/react/src/main.tsx", "--bundle", "--format=esm"),
+        *("--jsx=automatic", "--preserve-symlinks", f"--outfile={dist / 'main.js'}"),
         '--define:process.env.NODE_ENV="development"',  # where React says what it dislikes
     )
     for name in ("index.html", "page.css"):
-        shutil.copy(build / name, dist)
+        shutil.copy(AROUND / name, dist)
     return dist
 
 
@@ -306,6 +319,11 @@ async def counts(page: Page) -> list[str]:
 
 def calls(office: Office) -> int:
     return sum(len(site.terminal.sightings.calls) for site in office.sites)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_hook_the_button_and_the_page_around_them_pass(check: str, packages: Path) -> None:
+    run_in(packages, *CHECKS[check])
 
 
 async def test_hr_signs_in_presses_sees_the_bar_move_and_every_terminal_holds_everybody(

@@ -1,4 +1,4 @@
-import { useHikvisionSync } from './useHikvisionSync'
+import { useHikvisionSync } from '../../../receiver/react/useHikvisionSync'
 
 export interface Employee {
   id: string

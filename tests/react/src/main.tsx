@@ -1,7 +1,7 @@
 import { type FormEvent, StrictMode, useState } from 'react'
 import { createRoot } from 'react-dom/client'
 import { type Employee, EmployeeRow } from './EmployeeRow'
-import { SyncAllButton } from './SyncAllButton'
+import { SyncAllButton } from '../../../receiver/react/SyncAllButton'
 
 const query = new URLSearchParams(location.search)
 const config = (name: string) => query.get(name) ?? ''
