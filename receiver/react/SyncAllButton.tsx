@@ -3,7 +3,8 @@ import { type Problem, useHikvisionSync } from './useHikvisionSync'
 const MESSAGES: Record<Problem['kind'], (problem: Problem) => string> = {
   session: () => 'Sesiunea a expirat, autentifică-te din nou.',
   forbidden: () => 'Contul tău nu are dreptul să pornească sincronizarea.',
-  too_often: (problem) => `Prea multe apăsări. Încearcă din nou peste ${problem.retryAfterS} s.`,
+  too_often: ({ retryAfterS = 60 }) =>
+    `Prea multe apăsări. Încearcă din nou peste ${retryAfterS} s.`,
   refused: (problem) => `Sincronizarea nu a pornit: ${problem.detail}`,
   unavailable: (problem) => `Serviciul de sincronizare nu poate lucra acum: ${problem.detail}`,
   unreachable: () => 'Serviciul de sincronizare nu poate fi contactat. Verifică rețeaua.',

@@ -62,7 +62,8 @@ async function call(to: Options, method: string, path: string, more: RequestInit
   })
 }
 
-async function* linesOf(body: ReadableStream<Uint8Array>) {
+async function* linesOf(body: ReadableStream<Uint8Array> | null) {
+  if (!body) return
   const [reader, decoder] = [body.getReader(), new TextDecoder()]
   for (let rest = ''; ; ) {
     const silence = setTimeout(() => void reader.cancel(), SILENCE_MS) // it pings every 10 s
@@ -81,7 +82,7 @@ async function* news(to: () => Options, path: string, body: object, signal: Abor
   let { runId, summary, results } = IDLE
   try {
     const answer = await call(to(), 'POST', path, { body: JSON.stringify(body), signal })
-    for await (const line of linesOf(answer.body!)) {
+    for await (const line of linesOf(answer.body)) {
       if (line.type === 'start') {
         runId = line.run_id
         yield { runId, total: line.total }

@@ -1,4 +1,4 @@
-import { type FormEvent, StrictMode, useState } from 'react'
+import { StrictMode, type SubmitEvent, useState } from 'react'
 import { createRoot } from 'react-dom/client'
 import { type Employee, EmployeeRow } from './EmployeeRow'
 import { SyncAllButton } from '../../../receiver/react/SyncAllButton'
@@ -29,10 +29,10 @@ async function rows<Row>(session: Session, query: string): Promise<Row[]> {
 
 function SignIn({ onSession }: { onSession: (session: Session) => void }) {
   const [refused, setRefused] = useState(false)
-  const submit = async (event: FormEvent<HTMLFormElement>) => {
+  const submit = async (event: SubmitEvent<HTMLFormElement>) => {
     event.preventDefault()
     const form = new FormData(event.currentTarget)
-    const session = await signIn(String(form.get('email')), String(form.get('password')))
+    const session = await signIn(form.get('email') as string, form.get('password') as string)
     setRefused(session === null)
     if (session) onSession(session)
   }
