@@ -23,6 +23,7 @@ from receiver.sandbox.world import World, open_world
 from receiver.web import buttons, reports, webhook
 from receiver.web.openapi import DOCUMENT
 
+HOOK = Path(__file__).parents[2] / "receiver" / "react" / "useHikvisionSync.ts"
 UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
@@ -101,3 +102,120 @@ def test_every_route_is_documented_with_its_methods() -> None:
         if method != "parameters"
     }
     assert routes == documented
+
+
+class HookTypes:
+    """The types of the API as the hook declares them, read just as far as it spells them."""
+
+    def __init__(self, source: str) -> None:
+        one = r"^(?:export )?(?:type|interface) (\w+)( =)?(.*?)(?=^(?:export|type|interface)|\n\n)"
+        declared = re.findall(one, source, re.DOTALL | re.MULTILINE)
+        self.texts: dict[str, str] = {name: text.strip() for name, _, text in declared}
+        [self.texts["Refusal"]] = re.findall(
+            r"answer\.json\(\).* as (\{.*\})$", source, re.MULTILINE
+        )
+
+    def members(self, text: str) -> dict[str, tuple[str, bool]]:
+        """Return of each member its type, and whether it is always there."""
+        found = {
+            name: (kind.strip(), not optional)
+            for name, optional, kind in re.findall(r"(\w+)(\??): ([^;}]+)", text)
+        }
+        for keys, kind in re.findall(r"Record<(\w+), (\w+)>", text):
+            found |= dict.fromkeys(literals(self.texts[keys]), (kind, True))
+        for other in re.findall(r"(?:^|& )([A-Z]\w+)(?= &|\)|$)", text):
+            found |= self.members(self.texts[other])
+        return found
+
+    def faults(self, text: str, schema: Any, where: str) -> list[str]:
+        """Return where an object of this type is not what the document says of it."""
+        variants = [resolved(one) for one in schema.get("anyOf", [schema])]
+        if not all("properties" in one for one in variants):
+            return [f"{where} is no object"]
+        faults = []
+        for name, (kind, always) in self.members(text).items():
+            having = [one for one in variants if name in one["properties"]]
+            if not having or (always and not all(name in one["required"] for one in variants)):
+                faults.append(f"{where}.{name} is not there")
+            for one in having:
+                faults += self._faults_of_kind(kind, one["properties"][name], f"{where}.{name}")
+        return faults
+
+    def _faults_of_kind(self, kind: str, schema: Any, where: str) -> list[str]:
+        schema = resolved(schema)
+        if kind.endswith("[]"):
+            if schema.get("type") != "array":
+                return [f"{where} is no list"]
+            return self._faults_of_kind(kind[:-2], schema["items"], where)
+        if literals(text := self.texts.get(kind, kind)):
+            said = set(schema.get("enum", [schema.get("const")]))
+            # A line is told by one of its words at a time; any other list of words is whole.
+            agrees = said <= literals(text) if "const" in schema else said == literals(text)
+            return [] if agrees else [f"{where} is {sorted(map(str, said))}, not {kind}"]
+        if kind in self.texts:
+            return self.faults(text, schema, where)
+        types = {"string": "string", "number": "integer", "null": "null"}
+        wanted = {types[word] for word in kind.split(" | ")}
+        said = (
+            {schema["type"]} if isinstance(schema.get("type"), str) else set(schema.get("type", ()))
+        )
+        said = said or {"string" for word in schema["enum"] if isinstance(word, str)}
+        return [] if said == wanted else [f"{where} is {said}, not {kind}"]
+
+
+def literals(text: str) -> set[str]:
+    """Return the words of a union of words; nothing for any other type."""
+    return set(re.findall(r"'(\w+)'", text)) if re.fullmatch(r"[| ]*('\w+'[| ]*)+", text) else set()
+
+
+def resolved(schema: Any) -> Any:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return DOCUMENT["components"]["schemas"][name] if name else schema
+
+
+def faults_of_the_hook(source: str) -> list[str]:
+    types = HookTypes(source)
+    schemas = DOCUMENT["components"]["schemas"]
+    employees = resolved(schemas["AllResult"])["properties"]["results"]["items"]
+    faults = []
+    for name, schema in (
+        ("OnDevice", schemas["Result"]),
+        ("Summary", schemas["Summary"]),
+        ("ByEmployee", employees),
+        ("Ended", schemas["Progress"]["properties"]["result"]),
+        ("Run", schemas["Progress"]),
+        ("Refusal", schemas["Problem"]),
+    ):
+        faults += types.faults(types.texts[name], schema, name)
+    told = {line["properties"]["type"]["const"]: line for line in schemas["StreamLine"]["anyOf"]}
+    for text in re.split(r"(?:^|\n\s*)\| ", types.texts["Line"])[1:]:
+        for word in literals(types.members(text)["type"][0]):
+            if line := told.pop(word, None):
+                faults += types.faults(text, line, f"line {word}")
+            else:
+                faults.append(f"line {word} is not there")
+    return faults + [f"line {word} is not in the hook" for word in told]
+
+
+def test_the_hooks_types_are_those_of_the_document() -> None:
+    assert faults_of_the_hook(HOOK.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "fault"),
+    [
+        ("device_id: string;", "terminal_id: string;", "terminal_id is not there"),
+        ("first_fatal: string | null", "first_fatal: string", "first_fatal"),
+        ("| 'fatal'\n", "| 'failed'\n", "fatal"),
+        ("type: 'ping'", "type: 'pong'", "line ping is not in the hook"),
+        ("'result' | 'amended'; done: number", "'result' | 'amended'; pairs: number", "pairs"),
+        ("stopped_because: string | null; results?", "stopped_because: number; results?", "number"),
+        ("per_device: OnDevice[]", "per_device: OnDevice", "per_device"),
+        ("results?: ByEmployee[]", "employees?: ByEmployee[]", "employees is not there"),
+        ("run_id?: string }", "run_id: string }", "Refusal.run_id"),
+    ],
+)
+def test_a_hook_that_strays_from_the_document_is_found(said: str, instead: str, fault: str) -> None:
+    source = HOOK.read_text(encoding="utf-8")
+    assert source.count(said) == 1
+    assert fault in "\n".join(faults_of_the_hook(source.replace(said, instead)))
