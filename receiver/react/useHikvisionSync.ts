@@ -16,7 +16,7 @@ interface Ended { stopped_because: string | null; results?: ByEmployee[] }
 interface Run { done: number; total: number; summary: Summary; result?: Ended }
 interface Options { baseUrl: string; getAccessToken: () => Promise<string | null> | string | null }
 
-const [SHOW_MS, POLL_MS, POLLS_IN_VAIN, SILENCE_MS, RESULTS_KEPT] = [100, 1000, 10, 30_000, 50]
+const [SHOW_MS, POLL_MS, MOST_FAILED_POLLS, SILENCE_MS, RESULTS_KEPT] = [100, 1000, 10, 30_000, 50]
 const KINDS: Record<number, Kind> = { 401: 'session', 403: 'forbidden', 429: 'too_often' }
 const IDLE = {
   state: 'idle' as 'idle' | 'running' | 'done' | 'error',
@@ -39,7 +39,7 @@ class Refused extends Error {
     this.problem = problem
   }
 }
-const problemOf = (error: unknown): Problem => // a failed fetch says no more, be it CORS or network
+const problemOf = (error: unknown): Problem => // fetch fails alike for CORS and network
   error instanceof Refused ? error.problem : { kind: 'unreachable', detail: String(error) }
 
 async function call(to: Options, method: string, path: string, more: RequestInit = {}) {
@@ -104,11 +104,11 @@ async function* news(to: () => Options, path: string, body: object, signal: Abor
     if (going) yield { runId: (runId = going), following: true }
     if (!runId) throw error
   }
-  for (let inVain = 0; ; await new Promise((resolve) => setTimeout(resolve, POLL_MS))) {
+  for (let failedPolls = 0; ; await new Promise((resolve) => setTimeout(resolve, POLL_MS))) {
     signal.throwIfAborted()
     try {
       const run = (await (await call(to(), 'GET', `runs/${runId}`, { signal })).json()) as Run
-      inVain = 0
+      failedPolls = 0
       yield { done: run.done, total: run.total, summary: run.summary }
       if (!run.result) continue
       const all = run.result.results?.flatMap(({ per_device, ...employee }) =>
@@ -119,7 +119,7 @@ async function* news(to: () => Options, path: string, body: object, signal: Abor
       return
     } catch (error) {
       const passing = ['unreachable', 'unavailable'].includes(problemOf(error).kind)
-      if (!passing || ++inVain === POLLS_IN_VAIN) throw error
+      if (!passing || ++failedPolls === MOST_FAILED_POLLS) throw error
     }
   }
 }
