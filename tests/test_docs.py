@@ -18,10 +18,12 @@ from receiver.web.server_flags import APP, FLAGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+WEB = (ROOT / "receiver" / "web" / "README.md").read_text(encoding="utf-8")
+CHECK = (ROOT / "receiver" / "check" / "README.md").read_text(encoding="utf-8")
 MODULES = sorted((ROOT / "receiver").rglob("*.py"))
 
 
-def test_every_setting_is_in_the_readme() -> None:
+def test_every_setting_is_in_the_table_of_settings() -> None:
     source = (ROOT / "receiver" / "core" / "settings.py").read_text(encoding="utf-8")
     names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
     assert len(names) >= 9
@@ -29,25 +31,25 @@ def test_every_setting_is_in_the_readme() -> None:
     assert {name for name in names if f"`{name}`" not in table} == set()
 
 
-def test_every_route_is_in_the_readme() -> None:
+def test_every_route_is_in_the_table_of_routes() -> None:
     source = "".join(
         (ROOT / "receiver" / name).read_text(encoding="utf-8")
         for name in ("app.py", "web/buttons.py")
     )
     routes = {webhook.PATH, *re.findall(r'Route\(\s*"([^"]+)"', source)}
     assert len(routes) >= 5
-    table = README.split("## HTTP")[1].split("\n## ")[0]
+    table = WEB.split("\n## Routes\n")[1].split("\n## ")[0]
     assert {route for route in routes if f"{route}`" not in table} == set()
 
 
-def test_the_words_that_the_readme_gives_for_a_fault_are_those_that_check_says() -> None:
+def test_the_words_that_are_explained_for_a_fault_are_those_that_check_says() -> None:
     said = [
         node.value
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    table = README.split("its words | what to do |")[1].split("\n\n")[0]
+    table = CHECK.split("its words | what to do |")[1].split("\n\n")[0]
     words = [part for row in table.splitlines() for part in re.findall(r'"([^"]+)"', row)]
     assert len(words) > 30
     for part in words:
@@ -84,13 +86,13 @@ def test_the_two_commands_that_ci_runs_are_in_the_readme_once_each() -> None:
 
 @pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "openssl", "base64", "od"))),
-    reason="the README's example is made with curl and openssl",
+    reason="the example is made with curl and openssl",
 )
-async def test_the_readmes_webhook_is_accepted(
+async def test_the_webhook_that_is_sent_by_hand_is_accepted(
     embedded_postgres: PostgresServer,
 ) -> None:
-    [script] = re.findall(r"```sh\n(body=.*?)```", README, re.DOTALL)
-    [answer] = re.findall(r"```json\n(\{\"accepted.*?)\n```", README, re.DOTALL)
+    [script] = re.findall(r"```sh\n(body=.*?)```", WEB, re.DOTALL)
+    [answer] = re.findall(r"```json\n(\{\"accepted.*?)\n```", WEB, re.DOTALL)
     async with open_world(
         {"one": Profile()}, pause_s=0.05, poll_s=60, postgres=embedded_postgres
     ) as world:

@@ -23,7 +23,7 @@ from receiver.terminals.answers import parse
 from tests.support.projects import Project
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "receiver" / "web" / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("\n## Metrics")[1].split("\n## ")[0]
 TABLE = [line.split("|")[1:5] for line in SECTION.splitlines() if line.startswith("| `")]
 WITHIN_S = 40.0
