@@ -1,11 +1,15 @@
-"""What is written down is true: README, Procfile, SQL comments, the house."""
+"""What is written down is true: the READMEs, Procfile, SQL comments, what comments cite."""
 
 import ast
+import io
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +21,113 @@ from receiver.web import webhook
 from receiver.web.server_flags import APP, FLAGS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-WEB = (ROOT / "receiver" / "web" / "README.md").read_text(encoding="utf-8")
-CHECK = (ROOT / "receiver" / "check" / "README.md").read_text(encoding="utf-8")
+ROOMS = [ROOT / name for name in (".ci", "receiver", "sql", "tests")]
+FILES = sorted(
+    path
+    for path in (*ROOT.iterdir(), *(path for room in ROOMS for path in room.rglob("*")))
+    if path.is_file() and not {"__pycache__", "node_modules", "dist"} & {*path.parts}
+)
+NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+READMES = [path for path in FILES if path.name == "README.md"]
 MODULES = sorted((ROOT / "receiver").rglob("*.py"))
+MOST_LINES = {
+    "README.md": 250,
+    "receiver/README.md": 100,
+    "receiver/check/README.md": 80,
+    "receiver/react/README.md": 40,
+    "receiver/sandbox/README.md": 40,
+    "receiver/sync/README.md": 110,
+    "receiver/terminals/README.md": 90,
+    "receiver/web/README.md": 180,
+    "sql/README.md": 90,
+    "tests/README.md": 60,
+    "tests/benchmark/README.md": 120,
+}
+MOST_FILES = 14
+"""In a folder of the receiver, beside __init__.py and README.md."""
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+README = text_of("README.md")
+WEB = text_of("receiver/web/README.md")
+CHECK = text_of("receiver/check/README.md")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^\s*```.*?^\s*```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return what a link may name in this document, as GitHub makes it of the headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in kept}
+
+
+def remarks(path: Path) -> Iterator[str]:
+    """Return what a file says to its reader: a document whole, of code comments and docstrings."""
+    text = path.read_text(encoding="utf-8", errors="replace")  # fixtures are in any charset
+    match path.suffix:
+        case ".md":
+            yield text
+        case ".py":
+            for token in tokenize.generate_tokens(io.StringIO(text).readline):
+                if token.type == tokenize.COMMENT:
+                    yield token.string
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                    yield str(node.value.value)
+        case ".sql":
+            yield from re.findall(r"--.*", text)
+        case ".ts" | ".tsx":
+            yield from re.findall(r"//.*|/\*.*?\*/", text, re.DOTALL)
+        case ".csv":
+            yield text  # a source is named beside each code
+
+
+def test_every_readme_is_short_enough_to_be_read() -> None:
+    lines = {name: len(text_of(name).splitlines()) for name in NAMES if name.endswith("README.md")}
+    assert lines.keys() <= MOST_LINES.keys()
+    assert {name: n for name, n in lines.items() if n > MOST_LINES[name]} == {}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(path: Path) -> None:
+    text = without_code(path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    astray = []
+    for link in links:
+        if re.match("https?:", link):
+            continue
+        file, _, heading = link.partition("#")
+        to = (path.parent / file).resolve() if file else path
+        if not to.exists() or (heading and heading not in anchors(to.read_text(encoding="utf-8"))):
+            astray.append(link)
+    assert astray == []
+
+
+def test_nothing_cites_a_file_that_is_not_there() -> None:
+    file = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:csv|md|py|sql|tsx?)\b")
+    there = {name.split("/", n)[-1] for name in NAMES for n in range(name.count("/") + 1)}
+    astray = {
+        name: missing
+        for name, path in zip(NAMES, FILES, strict=True)
+        if (missing := {c for said in remarks(path) for c in file.findall(said)} - there)
+    }
+    assert astray == {}
+
+
+def test_no_folder_of_the_receiver_holds_more_files_than_are_seen_at_a_glance() -> None:
+    aside = {"__init__.py", "README.md"}
+    counted = [path for path in FILES if ROOT / "receiver" in path.parents]
+    files = Counter(
+        str(path.parent.relative_to(ROOT)) for path in counted if path.name not in aside
+    )
+    assert len(files) > 10
+    assert {folder: n for folder, n in files.items() if n > MOST_FILES} == {}
 
 
 def test_every_setting_is_in_the_table_of_settings() -> None:
