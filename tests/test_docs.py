@@ -19,6 +19,7 @@ from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import open_world
 from receiver.web import webhook
 from receiver.web.server_flags import APP, FLAGS
+from tests.tables import TABLES, renewed
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [ROOT / name for name in (".ci", "receiver", "sql", "tests")]
@@ -223,3 +224,9 @@ def test_the_package_lists_every_command() -> None:
     for command in ("serve", "demo", "sandbox", "check", "secret"):
         assert command in ran.stdout.decode()
         assert f"`receiver {command}`" in README or f"receiver {command}" in README
+
+
+@pytest.mark.parametrize("document", TABLES)
+def test_a_table_that_comes_from_the_code_is_as_the_code_has_it(document: str) -> None:
+    """`python -m tests.tables` renews it."""
+    assert (ROOT / document).read_text(encoding="utf-8") == renewed(document)

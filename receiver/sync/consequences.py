@@ -144,3 +144,29 @@ def login_rest_s(error: LoginRefused) -> float:
 def _jittered(pauses: tuple[float, ...], count: int, random: Callable[[], float]) -> float:
     pause = pauses[min(count, len(pauses) - 1)]
     return min(pause * (1 + JITTER * (2 * random() - 1)), pauses[-1])
+
+
+_RESTS: Final[Mapping[Rests | None, str]] = {
+    None: "none",
+    "grows": "2 s to 5 min",
+    "short": "2 to 4 s",
+    "login": "31 min, or the lock",
+}
+_DUE: Final[Mapping[Due, str]] = {
+    "with the terminal": "with the terminal",
+    "grows": "after 5 s to 1 h",
+    "HR's edit": "when HR edits",
+}
+
+
+def table() -> list[str]:
+    """Return the README's table of consequences, row by row."""
+    rows = [
+        f"| `{error.__name__}` | {row.at_person} | {row.at_photo} | {row.asked_back} "
+        f"| {'none' if row.at_person == 'skipped' else _RESTS[row.rest]} | {_DUE[row.pair_due]} "
+        f"| {_RESTS[row.photo_rest]} | {_DUE[row.photo_due]} |"
+        for error, row in CONSEQUENCES.items()
+    ]
+    heads = ("error", "at the person", "at the photo", "asked back", "terminal rests", "pair due")
+    more = ("rests, photo", "due, photo")
+    return [f"| {' | '.join((*heads, *more))} |", "|---" * len((*heads, *more)) + "|", *rows]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.core.errors import SettingsInvalid
-from receiver.core.settings import MAX_SECRETS, Settings
+from receiver.core.setting_values import MAX_SECRETS
+from receiver.core.settings import Settings
 
 SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 OTHER_SECRET = f"whsec_{base64.b64encode(bytes(range(32, 64))).decode()}"
