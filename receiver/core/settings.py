@@ -85,7 +85,8 @@ class Settings:
         Variable(
             "SUPABASE_JWT_SECRET",
             jwt_secret,
-            "the legacy JWT secret, only for projects that still sign access tokens with it (HS256)",
+            "the legacy JWT secret, only for projects that still sign access tokens with it "
+            "(HS256)",
         ),
     ] = field(default=None, repr=False)
     cors_origins: Annotated[
