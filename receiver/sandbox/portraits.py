@@ -54,8 +54,8 @@ def portrait(name: str) -> bytes:
 def likeness(picture: bytes, *, obeys_exif: bool = True) -> str:
     """Read back whose portrait a picture is: 12 hex digits, the same for every copy of it.
 
-    Without `obeys_exif` the picture is read as it lies, which is how a terminal sees it (isapi.md
-    §3 has clients apply the rotation). What Pillow cannot read is like nothing but itself.
+    Without `obeys_exif` the picture is read as it lies, which is how a terminal sees it
+    (terminals/README.md, Limits). What Pillow cannot read is like nothing but itself.
     """
     size = (WIDTH // _SHRINK, HEIGHT // _SHRINK)
     try:

@@ -4,7 +4,7 @@ The body is parsed before the HTTP status is believed: business errors come as H
 but also as 200 with statusCode other than 1 (SK), and notSupport as 403 (G2 §4.2.6). JSON where we
 asked for it, XML where the terminal prefers it, namespaces of any kind.
 
-What its codes stand for is a table of its own, isapi_codes.csv.
+What its codes stand for is a table of its own, codes.csv.
 """
 
 import codecs
@@ -45,7 +45,7 @@ BRANCHES: Final = PERSON_EXISTS | FACE_ABSENT | FACE_EXISTS
 PERHAPS_LACKED: Final = frozenset({"invalidOperation", "badURLFormat"})
 """What some firmware says of a call that it does not have, and of much else."""
 
-# A class of isapi_codes.csv -> what it is to us. A code of any other, and one that has no words
+# A class of codes.csv -> what it is to us. A code of any other, and one that has no words
 # there, is told as it came.
 KINDS: Final[Mapping[str, type[TerminalError]]] = {
     "absent": PersonAbsent,  # met at the photo

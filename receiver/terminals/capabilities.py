@@ -1,7 +1,7 @@
 """What a terminal declares of itself, read from whatever form it chose: pure.
 
-Sources: HA's recording of UserInfo/capabilities (isapi.md §1); FDLib/capabilities as a
-DS-K1T321MFWX answers it, flat, and others inside `FDLibCap`. Numbers stand alone or as `@max`.
+Sources (README.md): HA's recording of UserInfo/capabilities; FDLib/capabilities as a DS-K1T321MFWX
+answers it, flat, and others inside `FDLibCap`. Numbers stand alone or as `@max`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from receiver.core.models import Capabilities
 MOST_TEXT: Final = 64
 MOST_KEYS: Final = ("@max", "maxSize", "@maxSize")
 PAGES: Final = range(1, 31)
-"""More than 30 in a search is rejected by some and clamped by others (isapi.md §3)."""
+"""More than 30 in a search is rejected by some and clamped by others (README.md, Limits)."""
 NAMES_BYTES: Final = range(8, 1025)
 URLS_BYTES: Final = range(32, 8193)
 PERSONS: Final = range(1, 10_000_000)

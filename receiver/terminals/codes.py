@@ -1,6 +1,6 @@
 """Every answer code that Hikvision has written down, in classes that can be acted upon.
 
-The table is isapi_codes.csv, which says where each code is from. What follows from a class is
+The table is codes.csv, which says where each code is from. What follows from a class is
 decided where answers are read.
 """
 

@@ -81,7 +81,7 @@ class Persons:
                 await self._erased()
                 return
             await self._calls.note_lack(DELETE_ALL_OF, answer)
-        # The older call erases the person; whether the face goes too is told both ways (isapi.md).
+        # The older call erases the person; sources differ on whether the face goes too (README.md).
         with suppress(AnswerUnexplained, NotSupported):
             await self._faces.remove(employee_no)
         answer = await self._calls.call(DELETE, {"UserInfoDelCond": {"EmployeeNoList": numbers}})

@@ -89,7 +89,7 @@ def form(
     *,
     names: tuple[str, str] = ("FaceDataRecord", "img"),
 ) -> Parts:
-    """The two parts of an upload, as isapi.md §1 has them."""
+    """The two parts of an upload, as terminals/README.md, Calls has them."""
     return [
         (names[0], (None, json.dumps(record).encode(), "application/json")),
         (names[1], ("1001.jpg", picture, "image/jpeg")),

@@ -101,7 +101,7 @@ def digest(challenge: dict[str, str], *, password: str = PASSWORD, **overrides: 
 
 
 def person(employee_no: object = "1001", **fields: object) -> dict[str, dict[str, object]]:
-    """The UserInfo of isapi.md §1; a field given as ... is left out."""
+    """The UserInfo of terminals/README.md, Calls; a field given as ... is left out."""
     user_info: dict[str, object] = {
         "employeeNo": employee_no,
         "name": "Popescu Ion",

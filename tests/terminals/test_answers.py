@@ -1,4 +1,4 @@
-"""What a terminal's answer means: the table of isapi.md §2, and whatever else may come."""
+"""What a terminal's answer means: terminals/README.md, Answers and codes, and anything else."""
 
 import asyncio
 import json

@@ -247,7 +247,7 @@ async def test_names_beyond_the_table_are_none_of_it(parts: int) -> None:
 
 
 async def test_an_upload_is_the_documented_form() -> None:
-    """isapi.md §1: JSON first and without a file name, then the picture with one."""
+    """terminals/README.md, Calls: JSON first and without a file name, then the picture with one."""
     known = Capabilities(photos="upload")
     async with scripted(
         {b"/FDSetUp": sub_codes("badParameters")}, capabilities=known, fetch_photo=Storage()

@@ -1,4 +1,4 @@
-"""Whole bodies and what each means: the shapes of isapi.md, whole and as networks break them.
+"""Whole bodies and what each means: as terminals sent them, whole and as networks break them.
 
 fixtures/isapi/cases.csv is their index. `document` there is what only the call that asked can
 judge: an answer that is neither a ResponseStatus nor an error.

@@ -52,7 +52,7 @@ from tests.support.raw_terminals import (
 
 
 def user_info(name: str, end: str = "2037-12-31T23:59:59") -> dict[str, object]:
-    """The payload of isapi.md §1, to the letter."""
+    """The payload of terminals/README.md, Calls, to the letter."""
     return {
         "UserInfo": {
             "employeeNo": NO,
@@ -120,7 +120,7 @@ async def test_the_same_person_put_twice_is_known_the_second_time() -> None:
 
 
 async def test_a_name_too_long_for_the_firmware_is_cut_between_characters() -> None:
-    """32 UTF-8 bytes on HA's and FG's terminals (isapi.md §3), and ș is two of them."""
+    """32 UTF-8 bytes on HA's and FG's terminals (terminals/README.md), and ș is two of them."""
     async with visiting(Profile(name_bytes=32)) as visit:
         await visit.client.persons.put(NO, "Șerbănescu-Brâncoveanu Ana-Mărioara")
         name = visit.person().name

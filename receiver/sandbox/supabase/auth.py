@@ -1,6 +1,6 @@
 """Supabase's keys, users and access tokens: who may call, and as which Postgres role.
 
-No HTTP and no database here: supabase.py turns `AccessDenied` into answers. Sources:
+No HTTP and no database here: server.py turns `AccessDenied` into answers. Sources:
 supabase.com/docs/guides/api/api-keys, …/auth/signing-keys, …/auth/jwt-fields.
 """
 

@@ -1,4 +1,4 @@
-"""What a terminal says: ResponseStatus, userCheck and documents, in the words of isapi.md §1-2."""
+"""What a terminal says: ResponseStatus, userCheck and documents (terminals/README.md)."""
 
 import json
 import math
@@ -112,7 +112,7 @@ def missing(*, profile: Profile, path: str) -> Answer:
 def unauthorized(
     *, profile: Profile, locked_for_s: float, attempts_left: int, challenge: str | None
 ) -> Answer:
-    """Answer 401 with `userCheck` (UP in isapi.md §2), and with `challenge` if there is one."""
+    """Answer 401 with `userCheck` (UP), and with `challenge` if there is one."""
     body = (
         f"<userCheck{_xmlns(profile)}><statusValue>401</statusValue>"
         "<statusString>Unauthorized</statusString>"
@@ -125,7 +125,7 @@ def unauthorized(
 
 
 def device_info(profile: Profile, *, serial: str) -> str:
-    """Describe the terminal: XML even when JSON is asked for (FG, WN in isapi.md §1)."""
+    """Describe the terminal: XML even when JSON is asked for (FG, WN in terminals/README.md)."""
     return (
         f'<DeviceInfo version="2.0"{_xmlns(profile)}>'
         f"<deviceName>{escape(profile.name)}</deviceName><model>{escape(profile.model)}</model>"

@@ -1,7 +1,7 @@
 """What can be called on a simulated terminal: paths and methods, as far as its firmware has them.
 
-The table is that of isapi.md §1; which rows of it are there follows the profile, so an upgrade
-changes them.
+The table is that of terminals/README.md, Calls. Which rows of it are there follows the profile, so
+an upgrade changes them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -126,7 +126,7 @@ def _person_endpoints(persons: PersonCalls) -> dict[str, dict[str, Endpoint]]:
                 there=lambda p: p.has_user_info_detail,
             )
         },
-        # isapi.md writes this one without ?format=json
+        # the guides write this one without ?format=json
         f"{_USER_INFO_DETAIL}/DeleteProcess": {
             "GET": Endpoint(
                 carry_out=persons.delete_process,

@@ -1,4 +1,4 @@
-"""The face calls of a simulated terminal: Intelligent/FDLib (isapi.md §1, §3).
+"""The face calls of a simulated terminal: Intelligent/FDLib (terminals/README.md, Calls).
 
 The terminal fetches the picture itself from faceURL, or is sent the bytes beside the JSON.
 """

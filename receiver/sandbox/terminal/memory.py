@@ -12,7 +12,7 @@ _UNKNOWN_FIELDS_KEPT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A firmware's habits. Defaults are a current, healthy terminal; sources are in isapi.md."""
+    """A firmware's habits. Defaults are a current, healthy terminal (terminals/README.md)."""
 
     name: str = "modern"
     model: str = "DS-K1T342MFWX-E1"
@@ -31,7 +31,7 @@ class Profile:
     """The HTTP status of business errors: both were seen (§2)."""
     missing: Literal["404", "405", "403", "400"] = "404"
     """How an endpoint that is not there answers: an HTML page, an empty body, notSupport, or
-    invalidOperation, which integrators were heard to meet and isapi.md does not tell of."""
+    invalidOperation, as integrators tell (terminals/README.md, Answers and codes)."""
 
     delay_s: float = 0.0
     face_delay_s: float = 0.0
@@ -180,7 +180,7 @@ class Sightings:
         self._answered = None
 
     def unknown_field(self, path: str) -> None:
-        """Keep the dotted path of a field that isapi.md does not know, once."""
+        """Keep the dotted path of a field that the guides do not know, once."""
         if path not in self.unknown_fields and len(self.unknown_fields) < _UNKNOWN_FIELDS_KEPT:
             self.unknown_fields.append(path)
 

@@ -1,6 +1,7 @@
 """Reads what a terminal is sent, strictly: types are not coerced, missing keys are refused.
 
-A picture comes as a form of two parts (isapi.md §1): JSON first, without a file name, then a file.
+A picture comes as a form of two parts (terminals/README.md, Calls): JSON first, without a file
+name, then a file.
 """
 
 import json
@@ -159,7 +160,7 @@ class Fields:
         return value
 
     def date(self, key: str) -> datetime:
-        """Read `YYYY-MM-DDThh:mm:ss` within 1970 to 2037 (isapi.md §3)."""
+        """Read `YYYY-MM-DDThh:mm:ss` within 1970 to 2037 (terminals/README.md, Limits)."""
         text = self.text(key)
         if not _DATE.fullmatch(text):
             raise Refusal("badJsonContent", key)

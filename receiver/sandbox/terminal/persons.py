@@ -1,4 +1,4 @@
-"""The person calls of a simulated terminal: UserInfo and UserInfoDetail (isapi.md §1)."""
+"""The person calls of a simulated terminal: UserInfo, UserInfoDetail (terminals/README.md)."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Whether a simulated terminal can make a face out of a picture (isapi.md §2, §3).
+"""Whether a simulated terminal can make a face out of a picture (terminals/README.md, Limits).
 
 Nothing here knows a face when it sees one: a picture of a single colour has none, others have.
 """

@@ -1,6 +1,6 @@
 """Terminals as they hang on real walls, by name: each profile is a firmware that somebody met.
 
-Sources are the abbreviations of isapi.md: G1 and G2 are Hikvision's guides, the others are public
+Sources are those of terminals/README.md: G1 and G2 are Hikvision's guides, the others are public
 integrations run on real hardware.
 """
 

@@ -31,7 +31,7 @@ _DOOR_RIGHT = re.compile(r"\d+(,\d+)*", re.ASCII)
 
 
 def read_employee_no(fields: Fields) -> str:
-    """Read `employeeNo`: a string of 1 to 32 bytes (isapi.md §3)."""
+    """Read `employeeNo`: a string of 1 to 32 bytes (terminals/README.md, Limits)."""
     employee_no = fields.text("employeeNo")
     if not 1 <= len(employee_no.encode()) <= EMPLOYEE_NO_BYTES:
         raise Refusal("illegalEmployeeNo", "employeeNo")
@@ -122,7 +122,7 @@ def _right_plan(fields: Fields, known: Person | None) -> list[dict[str, object]]
     for plan in fields.objects("RightPlan", _RIGHT_PLAN):
         kept: dict[str, object] = {"doorNo": plan.number("doorNo")}
         # Without a template (or with it misspelled) the plan is kept bare: what a real terminal
-        # then does is unconfirmed (isapi.md, trap 2).
+        # then does is unconfirmed (terminals/README.md, Traps).
         if "planTemplateNo" in plan:
             kept["planTemplateNo"] = plan.text("planTemplateNo")
         plans.append(kept)
