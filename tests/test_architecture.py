@@ -1,6 +1,7 @@
 """The rule of the house: a file imports from its own folder and from folders further left."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -46,3 +47,22 @@ def test_the_sandbox_knows_how_the_receiver_is_served_and_only_commands_know_the
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(IMPORTS).prepare()
+
+
+NAMES_STAY_AT_HOME = (
+    (r"\b(nume|prenume|nume_complet|foto_fata_url|inactiv)\b", "supabase", "sandbox"),
+    (
+        r"/ISAPI|UserInfo|FDLib|FDSetUp|employeeNo|FPID|subStatusCode",
+        "terminals",
+        "sandbox/terminal",
+    ),
+)
+
+
+def test_the_companys_columns_and_isapis_names_stay_in_the_rooms_that_speak_to_them() -> None:
+    logs = {"core/logs.py"}  # which finds the words that no log may hold
+    for names, *homes in NAMES_STAY_AT_HOME:
+        files = [str(path.relative_to(RECEIVER)) for path in FILES.values()]
+        spoken = {file for file in files if re.search(names, (RECEIVER / file).read_text("utf-8"))}
+        assert {file for file in spoken - logs if not file.startswith(tuple(homes))} == set()
+        assert spoken, names

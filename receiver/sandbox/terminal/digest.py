@@ -31,7 +31,8 @@ class DigestGuard:
 
     A nonce is good once and for `nonce_life_s`; SK measured the rejection of an older one on
     hardware and JV calls nonces single-use (terminals/README.md, Login and lock-out).
-    `lockout_failures` failures in a row lock the account for `lockout_s`; a success in between forgives them.
+    `lockout_failures` failures in a row lock the account for `lockout_s`; a success in between
+    forgives them.
     """
 
     def __init__(  # noqa: PLR0913 - a firmware has this many habits

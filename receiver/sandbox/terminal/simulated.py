@@ -1,4 +1,4 @@
-"""A simulated Hikvision face terminal: a real HTTP server on loopback, strict (terminals/README.md).
+"""A simulated Hikvision face terminal: a strict HTTP server on loopback (terminals/README.md).
 
 It is the independent twin of the receiver's client and shares no code with it, so that a mistake
 there cannot hide here. This module is its front door (who may call) and its eyes; calls are
