@@ -12,13 +12,13 @@ from receiver.core.settings import Settings
 from receiver.core.stop_signals import told_to_stop
 from receiver.on_demand.drift import Drifts
 from receiver.on_demand.runner import Runs
-from receiver.on_demand.status import Overview
+from receiver.on_demand.status import StatusReport
 from receiver.photos import fetch
 from receiver.photos.album import Album
 from receiver.photos.fetch import PhotoFetcher
 from receiver.supabase import jwks, rest
 from receiver.supabase.access_tokens import TokenVerifier
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import Pushes
@@ -36,7 +36,7 @@ class Services:
     worker: Worker
     runs: Runs
     drifts: Drifts
-    overview: Overview
+    status: StatusReport
     tokens: TokenVerifier
     metrics: Metrics
     scrapes: Scrapes
@@ -59,7 +59,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
     ):
         client = await rest.connect(settings.supabase_url, settings.service_role_key, supabase_http)
         ledger = Ledger(client, receiver_name(), look_s=settings.look_s)
-        directory = Directory(client, settings.supabase_url)
+        company = Company(client, settings.supabase_url)
         gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
         fetcher = PhotoFetcher(
             photos_http,
@@ -71,9 +71,9 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         metrics = Metrics()
         visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
         pushes = Pushes(settings.leaver_policy)
-        worker = Worker(settings, ledger, directory, gate, visits, pushes)
-        runs = Runs(directory, visits, pushes, wake=worker.wake)
-        drifts = Drifts(settings.leaver_policy, ledger, directory, visits)
+        worker = Worker(settings, ledger, company, gate, visits, pushes)
+        runs = Runs(company, visits, pushes, wake=worker.wake)
+        drifts = Drifts(settings.leaver_policy, ledger, company, visits)
         published = jwks.Jwks(settings.jwks_url, keys_http)
         verifier = TokenVerifier(
             issuer=f"{settings.supabase_url}/auth/v1",
@@ -88,7 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             worker=worker,
             runs=runs,
             drifts=drifts,
-            overview=Overview(ledger, directory),
+            status=StatusReport(ledger, company),
             tokens=verifier,
             metrics=metrics,
             scrapes=Scrapes(metrics, ledger.standings),

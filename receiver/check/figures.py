@@ -17,7 +17,7 @@ CLOCK_S: Final = 60.0
 """By which a clock may be off before it is said: NTP keeps it within a second."""
 QUEUED_S: Final = 60.0
 """For which pg_net may keep a webhook; its worker looks every second."""
-LEAST_IDLE_S: Final = 120.0
+MIN_IDLE_S: Final = 120.0
 """For which work may lie there before it is said that nobody takes it; or twice POLL_SECONDS."""
 LATE_S: Final = 900.0
 """For which an edit may wait; the same as the alert of the README."""
@@ -130,7 +130,7 @@ def work(figures: Figures, *, poll_s: float, look_s: float) -> Finding:
     seen_s = figures["seen_s"]
     idle_s = waited_s if seen_s is None else min(waited_s, seen_s)
     seen = "" if seen_s is None else f"a receiver was at work {duration(max(seen_s, 0.0))} ago"
-    if idle_s <= max(LEAST_IDLE_S, 2 * poll_s):
+    if idle_s <= max(MIN_IDLE_S, 2 * poll_s):
         return Finding(what="work", fault=None, note=seen)
     edits = figures["edits"]
     return Finding(

@@ -10,8 +10,8 @@ from typing import Final
 
 from receiver.check.finding import Finding
 
-LEAST_FREE_BYTES: Final = 100 * 1024**2
-LEAST_FREE_PART: Final = 0.05
+MIN_FREE_BYTES: Final = 100 * 1024**2
+MIN_FREE_PART: Final = 0.05
 """Of a disk on which that many bytes are much."""
 
 
@@ -23,7 +23,7 @@ def disk() -> Finding:
             usage = shutil.disk_usage(directory)
         except OSError:
             continue  # there is none of that name
-        if usage.free < min(LEAST_FREE_BYTES, usage.total * LEAST_FREE_PART):
+        if usage.free < min(MIN_FREE_BYTES, usage.total * MIN_FREE_PART):
             full.append(f"{usage.free / 1024**2:.0f} MB are left for {directory}")
     if not full:
         return Finding(what="disk", fault=None)

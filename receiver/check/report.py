@@ -18,7 +18,7 @@ from receiver.core.receiver_name import check_name
 from receiver.core.settings import Settings
 from receiver.on_demand.drift import Drifts
 from receiver.supabase import rest
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.visit import Visits
@@ -38,11 +38,11 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
     async with rest.http_client() as supabase_http, http_client() as terminals_http:
         client = await rest.connect(settings.supabase_url, settings.service_role_key, supabase_http)
         ledger = Ledger(client, check_name(), look_s=settings.look_s)
-        directory = Directory(client, settings.supabase_url)
+        company = Company(client, settings.supabase_url)
         try:
             diagnosis, took_s = await _ask(ledger)
             began = time.monotonic()
-            terminals = await directory.active_terminals()
+            terminals = await company.active_terminals()
             took_s = min(took_s, time.monotonic() - began)
         except SupabaseError as error:
             yield Finding(what="database", fault=error.message)
@@ -54,13 +54,13 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield await webhook_address.find(diagnosis.webhook_origin, here=settings.port)
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, no_photo, Metrics())
-        drifts = Drifts(settings.leaver_policy, ledger, directory, visits)
+        drifts = Drifts(settings.leaver_policy, ledger, company, visits)
         for id_, terminal in terminals:
             if isinstance(terminal, TerminalError):
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
                 continue
             figures = diagnosis.terminals.get(str(id_), {})
-            looked = await identify(visits, directory, terminal, figures)
+            looked = await identify(visits, company, terminal, figures)
             yield looked
             if people and looked.fault is None:
                 async for finding in people_of(drifts, terminal):

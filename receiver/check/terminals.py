@@ -13,7 +13,7 @@ from receiver.check.finding import Figures, Finding
 from receiver.core.errors import LoginRefused, ReceiverError, TerminalError
 from receiver.core.models import Rest, Terminal
 from receiver.on_demand.drift import Drifts
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.sync.consequences import TERMINAL_RESTS_S, login_rest_s
 from receiver.sync.visit import Visits
 
@@ -50,17 +50,17 @@ async def people_of(drifts: Drifts, terminal: Terminal) -> AsyncIterator[Finding
 
 
 async def identify(
-    visits: Visits, directory: Directory, terminal: Terminal, figures: Figures
+    visits: Visits, company: Company, terminal: Terminal, figures: Figures
 ) -> Finding:
     """Ask a terminal which model and firmware it is, and say what is wrong with it."""
     try:
-        return await _ask_terminal(visits, directory, terminal, figures)
+        return await _ask_terminal(visits, company, terminal, figures)
     except ReceiverError as error:
         return Finding(what=f"terminal {terminal.host}", fault=error.message)
 
 
 async def _ask_terminal(
-    visits: Visits, directory: Directory, terminal: Terminal, figures: Figures
+    visits: Visits, company: Company, terminal: Terminal, figures: Figures
 ) -> Finding:
     what = f"terminal {terminal.host}"
     for pause_s in BUSY_PAUSES_S:
@@ -77,7 +77,7 @@ async def _ask_terminal(
         return Finding(what=what, fault=None, note=f"not asked: {who}")
     try:
         # Anew: it may have been corrected since, and an old password costs a failed login.
-        client = visit.open(await directory.terminal(terminal.id))
+        client = visit.open(await company.terminal(terminal.id))
         device = await client.calls.device_info()
         note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"
         return Finding(what=what, fault=None, note=note)

@@ -16,7 +16,7 @@ from receiver.core.logs import printable, redact
 
 TIMEOUT_S: Final = 5.0
 """What pg_net gives a webhook."""
-MOST_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 64 * 1024
 PROBLEM: Final = "application/problem+json"
 NOT_RUNNING: Final = "Is it running? No edit is lost: it catches up by itself when it is back"
 
@@ -81,7 +81,7 @@ async def _get(http: httpx.AsyncClient, url: str) -> tuple[int, str, bytes]:
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > MOST_BYTES:
+            if len(body) > MAX_BYTES:
                 break
         media_type = response.headers.get("content-type", "").partition(";")[0]
         return response.status_code, media_type, bytes(body)

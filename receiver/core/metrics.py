@@ -29,7 +29,7 @@ from receiver.core.models import Standing
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 KEPT_S: Final = 5.0
 """How long a text is given to whoever asks."""
-MOST_ASK_S: Final = 3.0
+MAX_ASK_S: Final = 3.0
 """For the ledger; Prometheus gives up after 10 s, and the process has figures of its own."""
 CALL_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0)
 """A terminal answers in tenths of a second, gets 15 s, and 45 s for a face."""
@@ -144,7 +144,7 @@ class Scrapes:
 
     async def _standings(self) -> Sequence[Standing] | None:
         try:
-            async with asyncio.timeout(MOST_ASK_S):
+            async with asyncio.timeout(MAX_ASK_S):
                 return await self._ask()
         except (TimeoutError, SupabaseError) as error:
             log.warning("ledger_not_scraped", reason=str(error) or "It did not answer in time.")

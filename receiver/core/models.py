@@ -24,6 +24,11 @@ class Employee:
     gone: bool = False
     """Whether HR has no row of them any more."""
 
+    @classmethod
+    def of_nobody(cls, id_: UUID) -> "Employee":
+        """Return the employee of an id of which HR has no row."""
+        return cls(id=id_, name="", active=False, employee_no=None, gone=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Terminal:

@@ -12,7 +12,7 @@ from receiver.core.errors import ReceiverError, TerminalError
 from receiver.core.logs import get_logger
 from receiver.core.models import Employee, Expected, Found, LeaverPolicy, Terminal
 from receiver.on_demand.feed import Feed, Json
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.consequences import is_unanswering
 from receiver.sync.rules import expected_of
@@ -29,19 +29,19 @@ class Drifts:
         self,
         policy: LeaverPolicy,
         ledger: Ledger,
-        directory: Directory,
+        company: Company,
         visits: Visits,
     ) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._directory = directory
+        self._company = company
         self._visits = visits
         self._going: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def start(self, terminal_id: UUID) -> Feed:
         """Begin to compare one terminal; raises TerminalUnusable where it is not an active one."""
-        terminal = await self._directory.terminal(terminal_id)
+        terminal = await self._company.terminal(terminal_id)
         feed = Feed()
         task = asyncio.create_task(self._carry_out(terminal, feed))
         self._going.add(task)
@@ -77,7 +77,7 @@ class Drifts:
         try:
             # All of it anew, now that nobody else changes what is there: HR may have edited while
             # this waited, the terminal's address and password too.
-            terminal = await self._directory.terminal(terminal_id)
+            terminal = await self._company.terminal(terminal_id)
             await visit.due(limit=1)  # spreads edits that wait
             await self._read_hr(terminal_id, comparison)
             comparison.begin(terminal_id)
@@ -94,10 +94,10 @@ class Drifts:
         numbers = await self._ledger.numbers(terminal_id)
         for employee_id, (number, waits) in numbers.items():
             if number is not None:
-                comparison.ours[number] = _gone(employee_id)
+                comparison.ours[number] = Employee.of_nobody(employee_id)
             if waits:
                 comparison.waiting.add(employee_id)
-        async for employee in self._directory.everybody():
+        async for employee in self._company.everybody():
             for number in (employee.employee_no, numbers.get(employee.id, (None, False))[0]):
                 if number is not None:
                     comparison.ours[number] = employee
@@ -163,7 +163,3 @@ class Comparison:
             waiting = owner.id in self.waiting
             line |= {"angajat_id": str(owner.id), "name": owner.name, "waiting": waiting}
         self._feed.add({**line, **said})
-
-
-def _gone(employee_id: UUID) -> Employee:
-    return Employee(id=employee_id, name="", active=False, employee_no=None, gone=True)

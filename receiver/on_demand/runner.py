@@ -28,20 +28,20 @@ from receiver.core.errors import (
 from receiver.core.logs import get_logger
 from receiver.core.models import NOTHING_HELD, Outcome, Terminal
 from receiver.on_demand.run import OnFatal, Result, Run
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
 from receiver.sync.rules import sync, sync_anew, sync_photo
 from receiver.sync.visit import Visit, Visits, failed
 
 KEPT_S = 3600.0
 """How long a finished run can be asked for."""
-MOST_KEPT = 50
+MAX_KEPT = 50
 EMPLOYEES_AT_ONCE = 50
 EDITS_PER_VISIT = 5
 MAX_UNREAD_S = UNREAD_S / 2
 """How long a bulk run may leave a push without reading it back."""
-MOST_REPLACED = 2
-MOST_RUNS = 10
+MAX_REPLACED = 2
+MAX_RUNS = 10
 """Runs going on at once; each waits for the same terminals."""
 
 log = get_logger(__name__)
@@ -52,13 +52,13 @@ class Runs:
 
     def __init__(
         self,
-        directory: Directory,
+        company: Company,
         visits: Visits,
         pushes: Pushes,
         *,
         wake: Callable[[], None],
     ) -> None:
-        self._directory = directory
+        self._company = company
         self._visits = visits
         self._pushes = pushes
         self._wake = wake
@@ -71,7 +71,7 @@ class Runs:
 
         Raises EmployeeUnknown, NoActiveTerminal, TooManyRuns or SupabaseError.
         """
-        employee = (await self._directory.employees([employee_id]))[employee_id]
+        employee = (await self._company.employees([employee_id]))[employee_id]
         if employee.gone:
             raise EmployeeUnknown
         how = sync_photo if photo_only else sync_anew
@@ -80,7 +80,7 @@ class Runs:
     async def start_all(self, on_fatal: OnFatal) -> Run:
         """Start the run of all active employees; raises RunGoingOn while another one goes."""
         self._refuse_second_bulk()
-        ids = await self._directory.active_employee_ids()
+        ids = await self._company.active_employee_ids()
         return await self._start(ids, on_fatal, bulk=True, how=sync)
 
     def get(self, run_id: str) -> Run | None:
@@ -105,14 +105,14 @@ class Runs:
     async def _start(
         self, employee_ids: Sequence[UUID], on_fatal: OnFatal, *, bulk: bool, how: Sync
     ) -> Run:
-        sites = await self._directory.active_terminals()
+        sites = await self._company.active_terminals()
         if not sites:
             raise NoActiveTerminal
         if bulk:  # again: another press may have come while Supabase was asked
             self._refuse_second_bulk()
         if self._stopping:
             raise ReceiverStopping
-        if len(self._going) >= MOST_RUNS:
+        if len(self._going) >= MAX_RUNS:
             raise TooManyRuns
         run = Run(employee_ids=employee_ids, sites=sites, on_fatal=on_fatal, bulk=bulk)
         self._forget_old()
@@ -132,7 +132,7 @@ class Runs:
         now = time.monotonic()
         for run in list(self._runs.values()):
             old = run.ended_at is not None and now - run.ended_at > KEPT_S
-            if old or (run.ended_at is not None and len(self._runs) >= MOST_KEPT):
+            if old or (run.ended_at is not None and len(self._runs) >= MAX_KEPT):
                 del self._runs[run.id]
 
     async def _carry_out(self, run: Run, how: Sync) -> None:
@@ -153,7 +153,7 @@ class Runs:
         unread: dict[UUID, list[Push]] = {}
         for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
             ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
-            employees = await self._directory.employees(ids)  # for the names in the results
+            employees = await self._company.employees(ids)  # for the names in the results
             for id_ in ids:
                 for terminal_id, terminal in run.sites:
                     if terminal_id in failed:
@@ -191,13 +191,13 @@ class Runs:
         """Do one piece of work on a terminal, under a lease of its own."""
         if isinstance(terminal, TerminalUnusable):
             return failed(terminal, NOTHING_HELD)
-        for _ in range(MOST_REPLACED):
+        for _ in range(MAX_REPLACED):
             try:
                 visit = await self._visits.wait_for(terminal_id, stopped=lambda: run.stop_asked)
             except TerminalError as error:
                 return failed(error, NOTHING_HELD)
             try:
-                visit.open(await self._directory.terminal(terminal_id))
+                visit.open(await self._company.terminal(terminal_id))
                 return await work(visit)
             except TerminalUnusable as error:
                 return failed(error, NOTHING_HELD)
@@ -217,7 +217,7 @@ class Runs:
         """
         pair = await visit.take(employee_id)
         # Anew, and after the take: HR may have edited since, and the worker served it already.
-        employees = await self._directory.employees([employee_id])
+        employees = await self._company.employees([employee_id])
         push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
         if unread is None:
             [push] = await self._pushes.settle(visit, [push])
@@ -231,7 +231,7 @@ class Runs:
         if visit.resting is None and not visit.is_unanswering:
             due = await visit.due(limit=EDITS_PER_VISIT)
             if due:
-                edited = await self._directory.employees([pair.employee_id for pair in due])
+                edited = await self._company.employees([pair.employee_id for pair in due])
                 await self._pushes.serve(visit, due, edited)
         return push.outcome
 
@@ -245,7 +245,7 @@ class Runs:
 
         Not those whom HR edited since: the edit is pushed and read back by itself, or was already.
         """
-        employees = await self._directory.employees([push.employee.id for push in unread])
+        employees = await self._company.employees([push.employee.id for push in unread])
         unedited = [push for push in unread if employees[push.employee.id] == push.employee]
         settled = await self._pushes.settle(visit, unedited, late=True)
         for push in settled:

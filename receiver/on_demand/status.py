@@ -5,28 +5,28 @@ from typing import Final
 from uuid import UUID
 
 from receiver.on_demand.feed import Json
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.supabase.rest import Row
 
-MOST_FAILED: Final = 200
+MAX_FAILED: Final = 200
 """Failed pairs in one answer; the next page begins after them."""
 
 
-class Overview:
+class StatusReport:
     """What GET /api/hikvision/status answers."""
 
-    def __init__(self, ledger: Ledger, directory: Directory) -> None:
+    def __init__(self, ledger: Ledger, company: Company) -> None:
         self._ledger = ledger
-        self._directory = directory
+        self._company = company
 
     async def as_json(self, *, after: tuple[UUID, UUID] | None, limit: int) -> Json:
         """Return all active terminals, and a page of the failed pairs after this one."""
         terminals, failed = await asyncio.gather(
-            self._ledger.status(), self._ledger.failed(after, limit=min(limit, MOST_FAILED))
+            self._ledger.status(), self._ledger.failed(after, limit=min(limit, MAX_FAILED))
         )
         ids = list(dict.fromkeys(UUID(row["employee_id"]) for row in failed))
-        employees = await self._directory.employees(ids)
+        employees = await self._company.employees(ids)
         last = failed[-1] if len(failed) == limit else None
         return {
             "devices": [_device(row) for row in terminals],

@@ -16,8 +16,8 @@ import httpx
 
 from receiver.core.errors import PhotoNotFetched, PhotoUnusable
 
-MOST_BYTES: Final = 30_000_000
-MOST_HOPS: Final = 3
+MAX_BYTES: Final = 30_000_000
+MAX_HOPS: Final = 3
 TOTAL_TIMEOUT_S: Final = 20.0
 """For one photo, redirects and the second request included."""
 LONGEST_URL: Final = 4096
@@ -89,7 +89,7 @@ class PhotoFetcher:
 
     async def _follow(self, url: httpx.URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Return status and body at the end of all redirects; headers are for the first alone."""
-        for _ in range(1 + MOST_HOPS):
+        for _ in range(1 + MAX_HOPS):
             request = self._http.build_request("GET", url, headers=headers)
             response = await self._http.send(
                 request, auth=None, follow_redirects=False, stream=True
@@ -153,17 +153,17 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 async def _body(response: httpx.Response) -> bytes:
-    """Return the body of a 200 as it is sent, up to MOST_BYTES; nothing of another's."""
+    """Return the body of a 200 as it is sent, up to MAX_BYTES; nothing of another's."""
     if response.status_code != httpx.codes.OK:
         return b""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise PhotoUnusable("The photo's host sends it compressed, which it was not asked for.")
-    too_large = PhotoUnusable(f"The photo is larger than {MOST_BYTES // 1_000_000} MB.")
-    if int(response.headers.get("Content-Length", 0)) > MOST_BYTES:
+    too_large = PhotoUnusable(f"The photo is larger than {MAX_BYTES // 1_000_000} MB.")
+    if int(response.headers.get("Content-Length", 0)) > MAX_BYTES:
         raise too_large
     body = BytesIO()
     async for chunk in response.aiter_raw():
         body.write(chunk)
-        if body.tell() > MOST_BYTES:
+        if body.tell() > MAX_BYTES:
             raise too_large
     return body.getvalue()

@@ -16,15 +16,15 @@ from receiver.photos.formats import AS_IT_IS, PictureFile, read
 LONGEST_SIDE: Final = 900
 SHORTEST_LONGEST_SIDE: Final = 600
 """Faces on pictures of under some 400 px cannot be modelled (CH); 600 leaves room to be wrong."""
-LEAST_SIDE: Final = 80
+MIN_SIDE: Final = 80
 """What a terminal says is the least it takes (SK)."""
-MOST_BYTES: Final = 190_000
+MAX_BYTES: Final = 190_000
 """Terminals take 200 KB (CH, SK)."""
 QUALITIES: Final = (90, 82, 72, 60, 45)
 
-MOST_PIXELS: Final = 80_000_000
+MAX_PIXELS: Final = 80_000_000
 """Beyond any camera's, and below what Pillow warns of. Only a JPEG in one scan gets near it."""
-MOST_MEMORY: Final = 95_000_000
+MAX_MEMORY: Final = 95_000_000
 """The file, its copies and its pixels, in bytes; see `PictureFile` for what is counted. With the
 receiver itself (70 MB) and what shrinking and encoding take (20 MB) it stays below 200 MB."""
 
@@ -80,12 +80,12 @@ def _check(described: PictureFile, length: int) -> None:
     """Refuse what is too small to hold a face, or would take too much memory."""
     width, height = described.width, described.height
     size = f"{width} by {height} pixels"
-    if min(width, height) < LEAST_SIDE:
+    if min(width, height) < MIN_SIDE:
         raise PhotoUnusable(f"The photo is too small: {size}; take one of 600 by 600 or more.")
-    if min(width, height) * LONGEST_SIDE < LEAST_SIDE * max(width, height):
+    if min(width, height) * LONGEST_SIDE < MIN_SIDE * max(width, height):
         raise PhotoUnusable(f"The photo is too narrow: {size}.")
     memory = (1 + described.copies) * length + described.bytes_per_pixel * width * height
-    if width * height > MOST_PIXELS or memory > MOST_MEMORY:
+    if width * height > MAX_PIXELS or memory > MAX_MEMORY:
         raise PhotoUnusable(
             f"The photo has too many pixels for a {described.format} file: {size}; "
             "save it smaller, as an ordinary JPEG."
@@ -129,7 +129,7 @@ def _encoded(image: Image.Image) -> bytes:
         for quality in QUALITIES:
             file = BytesIO()
             resized.save(file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True)
-            if file.tell() <= MOST_BYTES:
+            if file.tell() <= MAX_BYTES:
                 return file.getvalue()
         side *= 0.8
 

@@ -18,9 +18,9 @@ from typing import Final
 
 from receiver.core.errors import PhotoUnusable
 
-MOST_PARTS: Final = 200_000
+MAX_PARTS: Final = 200_000
 """Segments, chunks or blocks of a file; 30 MB of the smallest would keep a core busy for long."""
-MOST_SCANS: Final = 100
+MAX_SCANS: Final = 100
 """Passes over the whole picture that a JPEG may ask for (cameras: up to some 15). A crafted one
 asks for thousands, which takes hours (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
 
@@ -101,7 +101,7 @@ def _jpeg(picture: bytes) -> PictureFile:
     # In one scan it is decoded row by row and already shrunk; in several, all of it is held.
     in_one_scan = frame != _SOF_PROGRESSIVE and body[0] == components
     # Within scans no FF is followed by DA (B.1.1.5).
-    if not in_one_scan and picture.count(b"\xff\xda", start) > MOST_SCANS:
+    if not in_one_scan and picture.count(b"\xff\xda", start) > MAX_SCANS:
         raise PhotoUnusable(RARE_JPEG)
     return PictureFile(
         format="JPEG",
@@ -117,7 +117,7 @@ def _jpeg(picture: bytes) -> PictureFile:
 def _segments(picture: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment up to the first scan's."""
     position, marker = 2, 0
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         # What lies between segments is passed over, as decoders do.
         position = picture.index(b"\xff", position)
         marker = picture[position + 1]
@@ -152,7 +152,7 @@ def _png(picture: bytes) -> PictureFile:
     file = BytesIO()
     file.write(picture[:8])
     position, orientation, headers = 8, AS_IT_IS, 0
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         length, kind = unpack_from(">I4s", picture, position)
         end = position + 12 + length
         headers += kind == b"IHDR"
@@ -186,7 +186,7 @@ def _gif(picture: bytes) -> PictureFile:
     width, height, flags = unpack_from("<HHB", picture, 6)
     position = 13 + _colours(flags)
     head, control = picture[:position], b""
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         if picture[position] != _EXTENSION:
             break
         if picture[position + 1] == _CONTROL:
@@ -229,7 +229,7 @@ def _webp(picture: bytes) -> PictureFile:
     else:
         width, height = (side & 0x3FFF for side in unpack_from("<HH", picture, 26))
     orientation, position = AS_IT_IS, 12
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         if position + 8 > len(picture):
             break
         chunk, length = unpack_from("<4sI", picture, position)

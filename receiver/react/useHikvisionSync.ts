@@ -16,7 +16,7 @@ interface Ended { stopped_because: string | null; results?: ByEmployee[] }
 interface Run { done: number; total: number; summary: Summary; result?: Ended }
 interface Options { baseUrl: string; getAccessToken: () => Promise<string | null> | string | null }
 
-const [SHOW_MS, POLL_MS, MOST_FAILED_POLLS, SILENCE_MS, RESULTS_KEPT] = [100, 1000, 10, 30_000, 50]
+const [SHOW_MS, POLL_MS, MAX_FAILED_POLLS, SILENCE_MS, RESULTS_KEPT] = [100, 1000, 10, 30_000, 50]
 const KINDS: Record<number, Kind> = { 401: 'session', 403: 'forbidden', 429: 'too_often' }
 const IDLE = {
   state: 'idle' as 'idle' | 'running' | 'done' | 'error',
@@ -119,7 +119,7 @@ async function* news(to: () => Options, path: string, body: object, signal: Abor
       return
     } catch (error) {
       const passing = ['unreachable', 'unavailable'].includes(problemOf(error).kind)
-      if (!passing || ++failedPolls === MOST_FAILED_POLLS) throw error
+      if (!passing || ++failedPolls === MAX_FAILED_POLLS) throw error
     }
   }
 }

@@ -7,7 +7,7 @@ salary), and no query of ours may name them or use a star.
 import ipaddress
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from supabase import AsyncClient
 from receiver.core.errors import SupabaseUnreachable, TerminalUnusable
 from receiver.core.logs import printable
 from receiver.core.models import Employee, Terminal
-from receiver.supabase.rest import Row, rows
+from receiver.supabase.rest import Row, T, parsed, rows
 
 EMPLOYEE_COLUMNS = (
     "id,nume,prenume,nume_complet,status,angajati_biometrie(employee_no,foto_fata_url)"
@@ -35,7 +35,7 @@ _HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _MAX_PORT = 65535
 
 
-class Directory:
+class Company:
     """Employees and terminals, read anew at each call."""
 
     def __init__(self, client: AsyncClient, supabase_url: str) -> None:
@@ -44,7 +44,7 @@ class Directory:
 
     async def employees(self, ids: Sequence[UUID]) -> dict[UUID, Employee]:
         """Return each of the employees as HR has it now; one who is gone is an inactive one."""
-        found = {id_: _gone(id_) for id_ in ids}
+        found = {id_: Employee.of_nobody(id_) for id_ in ids}
         for start in range(0, len(ids), IDS_PER_REQUEST):
             wanted = [str(id_) for id_ in ids[start : start + IDS_PER_REQUEST]]
             # Whoever is missing is asked for again until an answer holds nobody: a project's row
@@ -136,22 +136,12 @@ class Directory:
         return f"{self._supabase_url}/storage/v1/object/public/{PHOTO_BUCKET}/{path}"
 
 
-T = TypeVar("T")
-
-
 def _parsed(parse: Callable[[Row], T], row: Row) -> T:
-    try:
-        return parse(row)
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise SupabaseUnreachable("Supabase answered rows of another shape.") from exc
+    return parsed(parse, row, SupabaseUnreachable("Supabase answered rows of another shape."))
 
 
 def _id(row: Row) -> UUID:
     return UUID(row["id"])
-
-
-def _gone(id_: UUID) -> Employee:
-    return Employee(id=id_, name="", active=False, employee_no=None, gone=True)
 
 
 def _one(embedded: object) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ but claim may be repeated, and is when the answer got lost. A lost claim or leas
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from supabase import AsyncClient
@@ -24,14 +24,12 @@ from receiver.core.models import (
     Rest,
     Standing,
 )
-from receiver.supabase.rest import Row, rows
+from receiver.supabase.rest import Row, T, parsed, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
 """Before the second and the third attempt of a call whose answer got lost."""
 
 PAGE = 1000
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,12 +229,8 @@ class Ledger:
 
 
 def _parsed(parse: Callable[[Any], T], found: object) -> T:
-    try:
-        return parse(found)
-    except (IndexError, KeyError, TypeError, ValueError) as exc:
-        raise SupabaseRefused(
-            "The ledger's functions answer in another shape: apply this version's sql/ files."
-        ) from exc
+    words = "The ledger's functions answer in another shape: apply this version's sql/ files."
+    return parsed(parse, found, SupabaseRefused(words))
 
 
 def _claim(found: list[Row]) -> Claim:

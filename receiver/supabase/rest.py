@@ -1,19 +1,19 @@
 """One request to Supabase's REST face (PostgREST) and its rows; foreign exceptions end here.
 
-What `directory` and `ledger` share. Knows nothing of tables or functions. No message repeats what
+What `company` and `ledger` share. Knows nothing of tables or functions. No message repeats what
 Supabase answered beyond its error code and sentence, cut short: a proxy's page may hold anything.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import httpx
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
-from receiver.core.errors import SupabaseRefused, SupabaseUnreachable
+from receiver.core.errors import SupabaseError, SupabaseRefused, SupabaseUnreachable
 from receiver.core.http_faults import in_words
 from receiver.core.logs import printable, redact
 
@@ -27,6 +27,9 @@ _TRANSIENT = re.compile(r"(08|40|53|55|57|58)[0-9A-Z]{3}|PGRST00\d|5\d\d|408|429
 """Codes worth asking again: connection, deadlock, resources, lock, shut-down and
 statement timeout (SQLSTATE classes), PostgREST's own connection faults, HTTP 5xx. 42501 (no
 permission), PGRST202 (no such function) and HTTP 401 are not among them."""
+
+
+T = TypeVar("T")
 
 
 class Query(Protocol):
@@ -83,6 +86,14 @@ async def rows(query: Query) -> list[Row]:
     if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
         raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
     return data
+
+
+def parsed(parse: Callable[[Any], T], found: object, otherwise: SupabaseError) -> T:
+    """Return what a row or rows are parsed to; raise `otherwise` where their shape is another."""
+    try:
+        return parse(found)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+        raise otherwise from exc
 
 
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code

@@ -26,7 +26,7 @@ from receiver.sync.rules import (
     photo_fingerprint,
 )
 
-LEAST_CUT_BYTES: Final = 24
+MIN_CUT_BYTES: Final = 24
 """A terminal's name that begins ours and is at least so long was cut there (FG: to 32)."""
 
 
@@ -148,9 +148,9 @@ def _same_name(ours: str, theirs: str) -> bool:
     """
     ours, theirs = ours.strip(), theirs.strip()
     if theirs != ours and ours.startswith(theirs):
-        return len(theirs.encode()) >= LEAST_CUT_BYTES
+        return len(theirs.encode()) >= MIN_CUT_BYTES
     if "\ufffd" in theirs or "?" in theirs:
-        was_cut = len(theirs.encode()) + theirs.count("?") >= LEAST_CUT_BYTES
+        was_cut = len(theirs.encode()) + theirs.count("?") >= MIN_CUT_BYTES
         theirs, ours = _ascii(theirs), _ascii(ours)
         return theirs == (ours[: len(theirs)] if was_cut else ours)
     return theirs == ours

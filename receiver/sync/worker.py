@@ -20,7 +20,7 @@ from receiver.core.errors import (
 from receiver.core.logs import get_logger
 from receiver.core.models import Claim, Rest
 from receiver.core.settings import Settings
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import Pushes
@@ -56,14 +56,14 @@ class Worker:
         self,
         settings: Settings,
         ledger: Ledger,
-        directory: Directory,
+        company: Company,
         gate: Gate,
         visits: Visits,
         pushes: Pushes,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._directory = directory
+        self._company = company
         self._gate = gate
         self._visits = visits
         self._pushes = pushes
@@ -163,8 +163,8 @@ class Worker:
     async def _serve(self, visit: Visit, claim: Claim) -> None:
         try:
             terminal, employees = await asyncio.gather(
-                self._directory.terminal(claim.terminal_id),
-                self._directory.employees([pair.employee_id for pair in claim.pairs]),
+                self._company.terminal(claim.terminal_id),
+                self._company.employees([pair.employee_id for pair in claim.pairs]),
             )
         except TerminalUnusable as error:
             visit.blame(error)

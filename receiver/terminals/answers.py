@@ -59,7 +59,7 @@ KINDS: Final[Mapping[str, type[TerminalError]]] = {
     "unsupported": NotSupported,
 }
 
-MOST_DEPTH: Final = 20
+MAX_DEPTH: Final = 20
 STATUS_OK = (0, 1)
 STATUS_BUSY = 2
 STATUS_REBOOT = 7
@@ -213,7 +213,7 @@ def _xml_fields(root: Element) -> Mapping[str, Any]:
 
 
 def _tree(element: Element, depth: int = 0) -> Any:
-    if not len(element) or depth == MOST_DEPTH:
+    if not len(element) or depth == MAX_DEPTH:
         return _leaf(element)
     return _branch(element, depth)
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from receiver.core.logs import printable
 from receiver.core.models import Capabilities
 
-MOST_TEXT: Final = 64
-MOST_KEYS: Final = ("@max", "maxSize", "@maxSize")
+MAX_TEXT: Final = 64
+MAX_KEYS: Final = ("@max", "maxSize", "@maxSize")
 PAGES: Final = range(1, 31)
 """More than 30 in a search is rejected by some and clamped by others (README.md, Limits)."""
 NAMES_BYTES: Final = range(8, 1025)
@@ -74,7 +74,7 @@ def _levels(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _most(value: object, sensible: range) -> int | None:
     """Return a number that is written as it is, as `@max` or as `maxSize`; in XML `@maxSize`."""
     if isinstance(value, Mapping):
-        value = next((value[key] for key in MOST_KEYS if key in value), None)
+        value = next((value[key] for key in MAX_KEYS if key in value), None)
     try:
         number = int(str(value)[:12])
     except ValueError:
@@ -83,4 +83,4 @@ def _most(value: object, sensible: range) -> int | None:
 
 
 def _text(value: object) -> str:
-    return printable(value)[:MOST_TEXT].strip() if isinstance(value, str) else ""
+    return printable(value)[:MAX_TEXT].strip() if isinstance(value, str) else ""

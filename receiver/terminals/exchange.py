@@ -18,11 +18,11 @@ from receiver.core.models import Terminal
 from receiver.terminals.answers import refusal_of_login
 from receiver.terminals.digest import answerable, digests
 
-MOST_CONNECT_S: Final = 5.0
+MAX_CONNECT_S: Final = 5.0
 """A terminal that is switched off does not refuse, it is silent; a LAN connects in far less."""
-MOST_CONNECT_PART: Final = 0.8
+MAX_CONNECT_PART: Final = 0.8
 """Of a call's time: a terminal that is off must not look like one that does not answer."""
-MOST_ANSWER_BYTES: Final = 256 * 1024
+MAX_ANSWER_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,7 @@ class Wire:
         timeout_s: float,
     ) -> tuple[int, bytes]:
         """Send a request and return status and body; raise TerminalError where none came."""
-        limits = httpx.Timeout(
-            timeout_s, connect=min(timeout_s * MOST_CONNECT_PART, MOST_CONNECT_S)
-        )
+        limits = httpx.Timeout(timeout_s, connect=min(timeout_s * MAX_CONNECT_PART, MAX_CONNECT_S))
 
         def request() -> httpx.Request:
             url = f"{self._base}{path}"
@@ -144,7 +142,7 @@ class Wire:
             answered = bytearray()
             async for chunk in response.aiter_bytes():
                 answered += chunk
-                if len(answered) > MOST_ANSWER_BYTES:
+                if len(answered) > MAX_ANSWER_BYTES:
                     raise AnswerUnexplained("The terminal's answer has no end.")
             headers = response.headers.raw
             asked = [value for name, value in headers if name.lower() == b"www-authenticate"]

@@ -10,9 +10,9 @@ from typing import Final
 
 import httpx
 
-MOST_IDLE_S: Final = 0.5
+MAX_IDLE_S: Final = 0.5
 """Less than the default pause between calls, after which some terminals hang up."""
-MOST_HANGING_UP: Final = 4096
+MAX_HANGING_UP: Final = 4096
 """How many terminals to remember; after so many, each is found out anew."""
 
 
@@ -34,7 +34,7 @@ class _Transport(httpx.AsyncBaseTransport):
             trust_env=False,
             verify=False,  # terminals are spoken to over plain HTTP; spares a CA store
             limits=httpx.Limits(
-                max_connections=300, max_keepalive_connections=50, keepalive_expiry=MOST_IDLE_S
+                max_connections=300, max_keepalive_connections=50, keepalive_expiry=MAX_IDLE_S
             ),
         )
         self._hanging_up: set[tuple[str, int | None]] = set()
@@ -56,7 +56,7 @@ class _Transport(httpx.AsyncBaseTransport):
         except (httpx.NetworkError, httpx.RemoteProtocolError):
             # On a new connection this is a fault like any other, and no custom of the terminal's.
             if is_kept:
-                if len(self._hanging_up) >= MOST_HANGING_UP:
+                if len(self._hanging_up) >= MAX_HANGING_UP:
                     self._hanging_up.clear()
                 self._hanging_up.add(terminal)
             raise

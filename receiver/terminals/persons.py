@@ -30,7 +30,7 @@ ERASE_POLL_S: Final = 0.3
 """Between two polls, also where no pause between calls is configured."""
 SHORT_NAME_BYTES: Final = 32
 """What the shortest name field takes, in UTF-8 (HA, FG); others take 128 (SK)."""
-MOST_PAGES: Final = 10_000
+MAX_PAGES: Final = 10_000
 
 
 class Persons:
@@ -124,7 +124,7 @@ class Persons:
         search_id = uuid.uuid4().hex
         position = 0
         last: tuple[Found, ...] = ()
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             condition = {
                 "searchID": search_id,
                 "searchResultPosition": position,

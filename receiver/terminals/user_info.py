@@ -14,7 +14,7 @@ ENDED_AT: Final = "2020-01-01T00:00:01"
 """The end of a leaver's window. `Valid.enable=false` would mean *permanent* validity (G1 p.299)."""
 
 ENDED_BY: Final = "2020-01-02"
-MOST_ENTRIES: Final = 1000
+MAX_ENTRIES: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def found_in(answer: Answer) -> SearchResult | None:
         entries = [entries]
     if not isinstance(entries, list):
         return None
-    persons = [_found(entry) for entry in entries[:MOST_ENTRIES] if isinstance(entry, Mapping)]
+    persons = [_found(entry) for entry in entries[:MAX_ENTRIES] if isinstance(entry, Mapping)]
     return SearchResult(
         persons=tuple(one for one in persons if one.employee_no),
         more=str(result.get("responseStatusStrg", "")).upper() == "MORE",

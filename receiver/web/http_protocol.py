@@ -21,12 +21,12 @@ else:
 PATIENCE_S = 10.0
 """For the first request's head. Also between two looks at a connection, which must find a change
 if neither a request is being answered nor the client reads its answer."""
-MOST_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 """Of a request's head, as h11 has it by itself (httptools has no limit); also of a body's trailer,
 and of what comes after an answer."""
-MOST_HEADERS = 100
+MAX_HEADERS = 100
 """Those of a trailer counted in. httptools keeps each as objects, far larger than its bytes."""
-MOST_UNREAD_BODY_BYTES = 4 * 1024
+MAX_UNREAD_BODY_BYTES = 4 * 1024
 """That is taken from a connection while nobody reads its body (uvicorn: 64 KiB)."""
 AT_A_TIME = 4096
 """Bytes that are parsed before these limits are looked at again."""
@@ -161,15 +161,15 @@ class ImpatientHttp(UvicornHttp):
         cycle = self.cycle
         body_bytes = 0 if cycle is None else len(cycle.body)
         super().data_received(data)
-        if self.cycle is not None and len(self.cycle.body) > MOST_UNREAD_BODY_BYTES:
+        if self.cycle is not None and len(self.cycle.body) > MAX_UNREAD_BODY_BYTES:
             self.flow.pause_reading()
         if self.cycle is not cycle or (cycle is not None and len(cycle.body) != body_bytes):
             self._bytes_for_nothing = 0
         else:
             self._bytes_for_nothing += len(data)
         if (
-            self._bytes_for_nothing > MOST_HEAD_BYTES
-            or (self.headers is not None and len(self.headers) > MOST_HEADERS)
+            self._bytes_for_nothing > MAX_HEAD_BYTES
+            or (self.headers is not None and len(self.headers) > MAX_HEADERS)
         ) and not self.transport.is_closing():
             self.transport.abort()
 

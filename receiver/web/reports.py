@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from receiver.core.errors import DeviceUnknown, OptionsInvalid, TerminalUnusable
 from receiver.on_demand.feed import Feed, Json
-from receiver.on_demand.status import MOST_FAILED
+from receiver.on_demand.status import MAX_FAILED
 from receiver.web.access import pressed, services, signed_in
 from receiver.web.ndjson import lines, wants_lines
 from receiver.web.request import parse_uuid
@@ -21,11 +21,11 @@ KINDS: Final = ("missing", "different", "unknown")
 @signed_in
 async def status(request: Request) -> Response:
     """Tell how every active terminal stands, and page through the failed pairs."""
-    limit = request.query_params.get("limit", str(MOST_FAILED))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= MOST_FAILED):
-        raise OptionsInvalid(f"limit must be a number from 1 to {MOST_FAILED}.")
-    overview = services(request).overview
-    return JSONResponse(await overview.as_json(after=_after(request), limit=int(limit)))
+    limit = request.query_params.get("limit", str(MAX_FAILED))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= MAX_FAILED):
+        raise OptionsInvalid(f"limit must be a number from 1 to {MAX_FAILED}.")
+    status = services(request).status
+    return JSONResponse(await status.as_json(after=_after(request), limit=int(limit)))
 
 
 @pressed

@@ -12,8 +12,8 @@ from starlette.types import Receive
 
 from receiver.core.errors import BodyNotJson, BodyTooLarge, BodyTooSlow, OptionsInvalid
 
-MOST_BODY_BYTES = 1024 * 1024
-MOST_DRAINED_BYTES = 32 * MOST_BODY_BYTES
+MAX_BODY_BYTES = 1024 * 1024
+MAX_DRAINED_BYTES = 32 * MAX_BODY_BYTES
 """How much of a body that is too large is read and thrown away, so that its sender gets to read
 the 413 instead of a reset connection."""
 BODY_TIMEOUT_S = 10.0
@@ -33,7 +33,7 @@ async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
     body, size, more, has_turn = bytearray(), 0, True, False
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            while more and size <= MOST_DRAINED_BYTES:
+            while more and size <= MAX_DRAINED_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise BodyTooSlow("The body ended early.")
@@ -43,14 +43,14 @@ async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
                 if size > SMALL_BODY_BYTES and not has_turn:
                     await large.acquire()
                     has_turn = True
-                if size <= MOST_BODY_BYTES:
+                if size <= MAX_BODY_BYTES:
                     body += chunk
     except TimeoutError:
         raise BodyTooSlow from None
     finally:
         if has_turn:
             large.release()
-    if size > MOST_BODY_BYTES:
+    if size > MAX_BODY_BYTES:
         raise BodyTooLarge
     return bytes(body)
 

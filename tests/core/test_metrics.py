@@ -328,7 +328,7 @@ async def test_a_ledger_that_is_silent_is_given_up_before_prometheus_gives_up(
         await asyncio.sleep(3600)
         return []
 
-    monkeypatch.setattr("receiver.core.metrics.MOST_ASK_S", 0.05)
+    monkeypatch.setattr("receiver.core.metrics.MAX_ASK_S", 0.05)
     async with asyncio.timeout(5):
         assert b"hikvision_ledger_up 0.0" in await Scrapes(Metrics(), ask).text()
 

@@ -17,7 +17,7 @@ from PIL import Image
 from receiver.core.errors import DataRefused, PhotoUnusable
 from receiver.photos import fit as fitting
 from receiver.photos import formats
-from receiver.photos.fit import MOST_BYTES, fit
+from receiver.photos.fit import MAX_BYTES, fit
 from tests.support.sample_pictures import (
     BOMB,
     BOMBS,
@@ -32,15 +32,15 @@ from tests.support.sample_pictures import (
     turned,
 )
 
-MOST_RSS_MB = 200
-MOST_RSS_MB_AT_REST = 120
+MAX_RSS_MB = 200
+MAX_RSS_MB_AT_REST = 120
 SOURCES = {name: make() for name, make in KINDS.items()}
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 def opened(jpeg: bytes) -> Image.Image:
     """Return what was made, after looking that a terminal would take it."""
-    assert len(jpeg) <= MOST_BYTES
+    assert len(jpeg) <= MAX_BYTES
     with Image.open(BytesIO(jpeg), formats=("JPEG",)) as image:
         image.load()
         assert image.mode == "RGB"
@@ -147,7 +147,7 @@ def test_noise_fits_too() -> None:
 
 
 def test_what_is_too_large_at_any_quality_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(fitting, "MAX_BYTES", 20_000)
     jpeg = fit(saved(noise(900, 900), "PNG"))
     assert len(jpeg) <= 20_000
     with Image.open(BytesIO(jpeg)) as image:
@@ -348,7 +348,7 @@ def test_whatever_is_wrong_with_a_file_nothing_but_photo_unusable_is_raised(sour
         jpeg = fit(source)
     except PhotoUnusable:
         return
-    assert len(jpeg) <= MOST_BYTES
+    assert len(jpeg) <= MAX_BYTES
 
 
 @settings(max_examples=300, deadline=None)
@@ -456,7 +456,7 @@ def test_the_receiver_stays_under_200_mb_with_what_people_and_others_upload(tmp_
     peak, _, said = measured(*(tmp_path / name for name in issue))
     assert said.count(" bytes") == 4
     assert said.count("too many pixels") == 4
-    assert peak < MOST_RSS_MB
+    assert peak < MAX_RSS_MB
 
 
 @on_linux
@@ -468,5 +468,5 @@ def test_the_receiver_stays_under_200_mb_with_the_heaviest_it_takes(tmp_path: Pa
         paths.append(tmp_path / name)
     peak, rest, said = measured(*paths, *paths)
     assert said.count(" bytes") == 2 * len(paths), "something is not among what it takes"
-    assert peak < MOST_RSS_MB
-    assert rest < MOST_RSS_MB_AT_REST
+    assert peak < MAX_RSS_MB
+    assert rest < MAX_RSS_MB_AT_REST

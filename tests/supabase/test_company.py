@@ -25,7 +25,7 @@ from receiver.sandbox.database.postgres import Database
 from receiver.sandbox.supabase.rest import EmbedAs
 from receiver.sandbox.supabase.server import SupabaseStandIn
 from receiver.supabase import rest as supabase_rest
-from receiver.supabase.company import IDS_PER_REQUEST, Directory
+from receiver.supabase.company import IDS_PER_REQUEST, Company
 from receiver.supabase.ledger import Ledger
 from receiver.supabase.rest import connect, http_client
 from tests.support.projects import Project
@@ -47,9 +47,9 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def directory_at(url: str, key: str) -> AsyncIterator[Directory]:
+async def directory_at(url: str, key: str) -> AsyncIterator[Company]:
     async with http_client() as http:
-        yield Directory(await connect(url, key, http), url)
+        yield Company(await connect(url, key, http), url)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def supabase(database: Database) -> AsyncIterator[SupabaseStandIn]:
 
 
 @pytest.fixture
-async def directory(supabase: SupabaseStandIn) -> AsyncIterator[Directory]:
+async def directory(supabase: SupabaseStandIn) -> AsyncIterator[Company]:
     async with directory_at(supabase.url, supabase.secret_key) as directory:
         yield directory
 
@@ -92,7 +92,7 @@ def insert(project: Project, table: str, **columns: object) -> UUID:
     return UUID(str(row["id"]))
 
 
-async def only(directory: Directory, id_: UUID) -> Employee:
+async def only(directory: Company, id_: UUID) -> Employee:
     [employee] = (await directory.employees([id_])).values()
     assert employee.id == id_
     return employee
@@ -125,7 +125,7 @@ async def only(directory: Directory, id_: UUID) -> Employee:
 )
 async def test_a_name_is_shown_as_the_company_shows_it(  # noqa: PLR0913, PLR0917 - a table
     project: Project,
-    directory: Directory,
+    directory: Company,
     nume: str | None,
     prenume: str | None,
     complet: str | None,
@@ -135,7 +135,7 @@ async def test_a_name_is_shown_as_the_company_shows_it(  # noqa: PLR0913, PLR091
     assert (await only(directory, id_)).name == shown
 
 
-async def test_only_activ_to_the_letter_is_active(project: Project, directory: Directory) -> None:
+async def test_only_activ_to_the_letter_is_active(project: Project, directory: Company) -> None:
     words = ["activ", "suspendat", "concediu", "inactiv", "Activ", "ACTIV", " activ", "", None]
     ids = {hire(project, status=word): word for word in words}
     found = await directory.employees(list(ids))
@@ -143,7 +143,7 @@ async def test_only_activ_to_the_letter_is_active(project: Project, directory: D
 
 
 async def test_an_id_that_is_gone_is_an_inactive_employee_without_a_number(
-    project: Project, directory: Directory
+    project: Project, directory: Company
 ) -> None:
     there, gone = hire(project, employee_no=1000), uuid4()
     found = await directory.employees([gone, there])
@@ -154,7 +154,7 @@ async def test_an_id_that_is_gone_is_an_inactive_employee_without_a_number(
 
 
 async def test_nobody_asked_for_is_nobody_and_no_request(
-    supabase: SupabaseStandIn, directory: Directory
+    supabase: SupabaseStandIn, directory: Company
 ) -> None:
     assert await directory.employees([]) == {}
     assert not supabase.requests
@@ -165,7 +165,7 @@ async def test_nobody_asked_for_is_nobody_and_no_request(
 
 @pytest.mark.parametrize("embed_as", ["object", "array", "auto"])
 async def test_number_and_photo_come_from_an_embedded_object_or_array(
-    project: Project, supabase: SupabaseStandIn, directory: Directory, embed_as: EmbedAs
+    project: Project, supabase: SupabaseStandIn, directory: Company, embed_as: EmbedAs
 ) -> None:
     supabase.rest.embed_as = embed_as
     id_ = hire(project, employee_no=1007, foto_fata_url="https://x/1.jpg")
@@ -175,7 +175,7 @@ async def test_number_and_photo_come_from_an_embedded_object_or_array(
 
 @pytest.mark.parametrize("embed_as", ["object", "array"])
 async def test_an_employee_without_a_biometric_row_has_no_number_and_no_photo(
-    project: Project, supabase: SupabaseStandIn, directory: Directory, embed_as: EmbedAs
+    project: Project, supabase: SupabaseStandIn, directory: Company, embed_as: EmbedAs
 ) -> None:
     supabase.rest.embed_as = embed_as
     employee = await only(directory, hire(project))
@@ -183,7 +183,7 @@ async def test_an_employee_without_a_biometric_row_has_no_number_and_no_photo(
 
 
 async def test_of_several_biometric_rows_the_lowest_number_counts_in_any_order(
-    project: Project, directory: Directory
+    project: Project, directory: Company
 ) -> None:
     project.run("alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_key")
     project.run("alter table angajati_biometrie disable trigger angajati_biometrie_numeroteaza")
@@ -217,7 +217,7 @@ async def test_of_several_biometric_rows_the_lowest_number_counts_in_any_order(
     ],
 )
 async def test_a_bare_file_name_lies_in_the_bucket_quoted(
-    project: Project, supabase: SupabaseStandIn, directory: Directory, stored: str, tail: str
+    project: Project, supabase: SupabaseStandIn, directory: Company, stored: str, tail: str
 ) -> None:
     id_ = hire(project, foto_fata_url=stored)
     assert (await only(directory, id_)).photo_url == supabase.url + tail
@@ -232,21 +232,21 @@ async def test_a_bare_file_name_lies_in_the_bucket_quoted(
     ],
 )
 async def test_a_full_url_is_kept_to_the_letter(
-    project: Project, directory: Directory, url: str
+    project: Project, directory: Company, url: str
 ) -> None:
     assert (await only(directory, hire(project, foto_fata_url=f" {url}\n"))).photo_url == url
 
 
 @pytest.mark.parametrize("blank", [None, "", "   ", "\n\t"])
 async def test_a_blank_photo_is_none(
-    project: Project, directory: Directory, blank: str | None
+    project: Project, directory: Company, blank: str | None
 ) -> None:
     assert (await only(directory, hire(project, foto_fata_url=blank))).photo_url is None
 
 
 @pytest.mark.parametrize("stored", ["../../../../rest/v1/angajati", "a/../../b.jpg"])
 async def test_a_file_name_does_not_lead_out_of_the_bucket(
-    project: Project, supabase: SupabaseStandIn, directory: Directory, stored: str
+    project: Project, supabase: SupabaseStandIn, directory: Company, stored: str
 ) -> None:
     url = (await only(directory, hire(project, foto_fata_url=stored))).photo_url
     assert url is None or httpx.URL(url).path.startswith(BUCKET)
@@ -263,7 +263,7 @@ def ids_asked(supabase: SupabaseStandIn) -> list[int]:
 
 
 async def test_many_ids_are_asked_for_in_batches(
-    project: Project, supabase: SupabaseStandIn, directory: Directory
+    project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     rows = project.run(
         "insert into angajati (nume, prenume) select 'N' || i, 'P' from generate_series(1, 250) i"
@@ -278,7 +278,7 @@ async def test_many_ids_are_asked_for_in_batches(
 
 
 async def test_the_row_limit_of_an_answer_loses_nobody(
-    project: Project, supabase: SupabaseStandIn, directory: Directory
+    project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     rows = project.run(
         "insert into angajati (nume, prenume) select 'N', 'P' from generate_series(1, 1105)"
@@ -291,7 +291,7 @@ async def test_the_row_limit_of_an_answer_loses_nobody(
 
 
 async def test_an_answer_cut_short_by_a_lower_row_limit_makes_nobody_a_leaver(
-    project: Project, supabase: SupabaseStandIn, directory: Directory
+    project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     """Max rows is a setting of the project's; PostgREST cuts without saying so."""
     ids = [hire(project) for _ in range(6)]
@@ -304,7 +304,7 @@ async def test_an_answer_cut_short_by_a_lower_row_limit_makes_nobody_a_leaver(
 
 
 async def test_every_active_terminal_is_found_whatever_the_row_limit(
-    project: Project, supabase: SupabaseStandIn, directory: Directory
+    project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     ids = {install(project) for _ in range(6)}
     supabase.rest.max_rows = 5
@@ -330,7 +330,7 @@ def selected(path: str) -> dict[str, set[str]]:
 
 
 async def test_nothing_is_ever_selected_but_the_permitted_columns(
-    project: Project, supabase: SupabaseStandIn, directory: Directory
+    project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     id_ = hire(project, cnp="1800101123456", iban="RO49AAAA", salariu=9000, employee_no=1000)
     terminal_id = install(project)
@@ -357,7 +357,7 @@ async def test_the_parser_of_the_test_above_sees_a_star() -> None:
 
 @pytest.mark.parametrize(("stored", "port"), [(None, 80), (0, 80), (80, 80), (8080, 8080), (1, 1)])
 async def test_a_port_of_null_or_0_is_80(
-    project: Project, directory: Directory, stored: int | None, port: int
+    project: Project, directory: Company, stored: int | None, port: int
 ) -> None:
     id_ = install(project, port=stored)
     expected = Terminal(id=id_, host="10.0.0.9", port=port, username="admin", password="x")
@@ -370,7 +370,7 @@ async def test_a_port_of_null_or_0_is_80(
     ["10.0.0.9", " 10.0.0.9 ", "poarta-1.santier.lan", "fe80::1", "::1", "terminal", "2001:db8::9"],
 )
 async def test_addresses_and_host_names_are_hosts(
-    project: Project, directory: Directory, host: str
+    project: Project, directory: Company, host: str
 ) -> None:
     id_ = install(project, ip_address=host)
     assert (await directory.terminal(id_)).host == host.strip()
@@ -405,14 +405,14 @@ NO_HOSTS = [
 
 @pytest.mark.parametrize("host", NO_HOSTS)
 async def test_an_address_that_is_no_host_is_named_and_not_called(
-    project: Project, directory: Directory, host: str | None
+    project: Project, directory: Company, host: str | None
 ) -> None:
     await assert_unusable(directory, install(project, ip_address=host), "ip_address")
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 2147483647])
 async def test_a_port_that_is_none_is_named(
-    project: Project, directory: Directory, port: int
+    project: Project, directory: Company, port: int
 ) -> None:
     await assert_unusable(directory, install(project, port=port), "port")
 
@@ -420,13 +420,13 @@ async def test_a_port_that_is_none_is_named(
 @pytest.mark.parametrize("blank", [None, "", "   "])
 @pytest.mark.parametrize("column", ["username", "password_encrypted"])
 async def test_a_blank_login_is_named_and_not_tried(
-    project: Project, directory: Directory, column: str, blank: str | None
+    project: Project, directory: Company, column: str, blank: str | None
 ) -> None:
     """Tried, it would be a failed login, and the fifth locks the account."""
     await assert_unusable(directory, install(project, **{column: blank}), column)
 
 
-async def assert_unusable(directory: Directory, id_: UUID, column: str) -> None:
+async def assert_unusable(directory: Company, id_: UUID, column: str) -> None:
     with pytest.raises(TerminalUnusable, match=column):
         await directory.terminal(id_)
     [(found, fault)] = await directory.active_terminals()
@@ -436,7 +436,7 @@ async def assert_unusable(directory: Directory, id_: UUID, column: str) -> None:
 
 
 async def test_one_bad_row_does_not_hide_the_other_terminals(
-    project: Project, directory: Directory
+    project: Project, directory: Company
 ) -> None:
     bad, good = install(project, ip_address="a b"), install(project)
     found = dict(await directory.active_terminals())
@@ -446,7 +446,7 @@ async def test_one_bad_row_does_not_hide_the_other_terminals(
 
 @pytest.mark.parametrize("status", ["inactiv", "eroare", "Activ", None])
 async def test_a_terminal_that_is_not_active_is_not_used(
-    project: Project, directory: Directory, status: str | None
+    project: Project, directory: Company, status: str | None
 ) -> None:
     id_ = install(project, status=status)
     assert await directory.active_terminals() == []
@@ -454,13 +454,13 @@ async def test_a_terminal_that_is_not_active_is_not_used(
         await directory.terminal(id_)
 
 
-async def test_a_terminal_that_is_gone_is_unusable(directory: Directory) -> None:
+async def test_a_terminal_that_is_gone_is_unusable(directory: Company) -> None:
     with pytest.raises(TerminalUnusable, match="active"):
         await directory.terminal(uuid4())
 
 
 async def test_no_password_is_in_the_repr_of_a_terminal(
-    project: Project, directory: Directory
+    project: Project, directory: Company
 ) -> None:
     id_ = install(project, username="hikuser", password_encrypted="Parola-12345")
     shown = repr(await directory.terminal(id_))
@@ -470,7 +470,7 @@ async def test_no_password_is_in_the_repr_of_a_terminal(
 
 # Keys, and a Supabase that cannot be worked with
 
-Ask = Callable[[Directory], Awaitable[object]]
+Ask = Callable[[Company], Awaitable[object]]
 ASKS: Sequence[Ask] = (
     lambda directory: directory.employees([uuid4()]),
     lambda directory: directory.terminal(uuid4()),
@@ -529,7 +529,7 @@ async def test_functions_that_are_missing_point_to_the_migrations(
             await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 
 
-async def test_tables_that_are_missing_are_refused(project: Project, directory: Directory) -> None:
+async def test_tables_that_are_missing_are_refused(project: Project, directory: Company) -> None:
     project.run("drop table public.dispozitive_pontaj")
     with pytest.raises(SupabaseRefused, match="PGRST205"):
         await directory.active_terminals()
@@ -547,7 +547,7 @@ async def test_the_anon_key_finds_no_function_that_it_may_call(
 
 @EVERY_ASK
 async def test_supabase_that_is_off_is_unreachable_and_found_again(
-    supabase: SupabaseStandIn, directory: Directory, ask: Ask
+    supabase: SupabaseStandIn, directory: Company, ask: Ask
 ) -> None:
     await supabase.switch_off()
     with pytest.raises(SupabaseUnreachable, match="SUPABASE_URL"):
@@ -557,7 +557,7 @@ async def test_supabase_that_is_off_is_unreachable_and_found_again(
 
 
 async def test_supabase_whose_postgres_is_gone_is_unreachable(
-    supabase: SupabaseStandIn, directory: Directory, database: Database
+    supabase: SupabaseStandIn, directory: Company, database: Database
 ) -> None:
     database.drop()
     with pytest.raises(SupabaseUnreachable):

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 ON_TIME_S = 60.0
 FACE_TIMEOUT_S = 3.0
 """Instead of 45 s, so that the lease of a receiver that died in a face call is over in 8 s."""
-MOST_LEASE_S = 60.0
+MAX_LEASE_S = 60.0
 LARGE_BODY = b"<html><body>" + b"The service is not available. " * 40 + b"</body></html>"
 
 Kind = Literal["pass", "reset", "silent", "unheard", "status", "cut", "late"]
@@ -395,7 +395,7 @@ async def assert_nothing_lost(
     assert not left, left
     lost = [(site.name, one) for site in world.sites for one in await differences(world, site)]
     assert not lost, lost
-    await eventually(lambda: gives_nothing(world.execute(LEASED)), within_s=MOST_LEASE_S)
+    await eventually(lambda: gives_nothing(world.execute(LEASED)), within_s=MAX_LEASE_S)
     assert_well_treated([site.terminal for site in world.sites])
     async with httpx.AsyncClient(trust_env=False) as client:
         for receiver in receivers:

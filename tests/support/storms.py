@@ -35,7 +35,7 @@ from tests.support.waiting import eventually
 PATH = "/webhooks/supabase"
 
 
-MOST_MEMORY = 150e6
+MAX_MEMORY = 150e6
 
 
 ON_TIME_S = 60.0
@@ -82,7 +82,7 @@ async def little_memory(receiver: ReceiverProcess) -> AsyncIterator[None]:
     finally:
         watching.cancel()
     assert receiver.running
-    assert memory.most <= MOST_MEMORY
+    assert memory.most <= MAX_MEMORY
 
 
 def request(headers: dict[str, str], body: bytes = b"", *, framing: str | None = None) -> bytes:
@@ -330,7 +330,7 @@ FORGERIES = 10_000
 TRUE_AMONG_THEM = 200
 
 
-MOST_LOG_BYTES = 300
+MAX_LOG_BYTES = 300
 """Of a refused request: one line of what it was refused for, and nothing that it sent."""
 
 
@@ -388,7 +388,7 @@ async def forgeries(quiet: World) -> None:
         lines = Counter(json.loads(line)["event"] for line in log.splitlines())
         assert 100 <= lines["webhook_refused"] < FORGERIES / 4  # ten a second, and not the disk
         assert 100 <= lines["webhook_accepted"] <= TRUE_AMONG_THEM
-        assert len(log) < MOST_LOG_BYTES * lines.total()
+        assert len(log) < MAX_LOG_BYTES * lines.total()
         counted = await webhooks_counted(receiver)
         assert counted["202"] == TRUE_AMONG_THEM
         assert counted["400"] + counted["401"] == FORGERIES

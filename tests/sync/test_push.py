@@ -41,7 +41,7 @@ from receiver.on_demand.run import Run
 from receiver.on_demand.runner import Runs
 from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
-from receiver.supabase.company import Directory
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import UNREAD_S, Pushes
@@ -901,7 +901,7 @@ async def test_a_fatal_after_a_change_of_number_is_not_held() -> None:
 
 
 async def finished(at: House) -> Run:
-    runs = Runs(cast("Directory", at.staff), at.visits, at.pushes, wake=lambda: None)
+    runs = Runs(cast("Company", at.staff), at.visits, at.pushes, wake=lambda: None)
     run = await runs.start_all("continue")
     await runs.ended()
     return run

@@ -8,7 +8,7 @@ import pytest
 from receiver.core.errors import NotKept, PhotoNotFetched
 from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
-from receiver.sync.verdict import LEAST_CUT_BYTES, already_so, differences, judged, number_to_ask
+from receiver.sync.verdict import MIN_CUT_BYTES, already_so, differences, judged, number_to_ask
 
 ION = Employee(
     id=UUID(int=1),
@@ -190,7 +190,7 @@ LONG = "Șerbănescu-Brâncoveanu Ana-Mărioara"
         ("Popescu Ion", None),
         (LONG, LONG.encode()[:32].decode(errors="ignore")),
         (LONG, LONG.encode()[:31].decode(errors="ignore").rstrip()),
-        (LONG, LONG.encode()[:LEAST_CUT_BYTES].decode(errors="ignore")),
+        (LONG, LONG.encode()[:MIN_CUT_BYTES].decode(errors="ignore")),
         ("Ștefănescu Ana", "?tef?nescu Ana"),
         ("Ștefănescu Ana", "\ufffdtef\ufffdnescu Ana"),
         ("Ștefănescu Ana", "\ufffd\ufffdtef\ufffd\ufffdnescu Ana"),

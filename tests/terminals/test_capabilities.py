@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from receiver.core.models import Capabilities
 from receiver.terminals.answers import parse
 from receiver.terminals.capabilities import (
-    MOST_TEXT,
+    MAX_TEXT,
     NAMES_BYTES,
     PAGES,
     PERSONS,
@@ -233,7 +233,7 @@ def test_whatever_a_terminal_calls_itself_is_short_and_printable() -> None:
     odd = {"serialNumber": "A\x00\u202eB\ud800" + "9" * 500, "model": 7, "firmwareVersion": ["V"]}
     known = declared(odd, {}, {})
     assert known.serial.isprintable()
-    assert len(known.serial) <= MOST_TEXT
+    assert len(known.serial) <= MAX_TEXT
     assert (known.model, known.firmware) == ("", "")
     assert same_firmware(known, odd)
 

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.core.errors import AnswerUnexplained, TerminalUnreachable
 from receiver.core.models import Terminal
-from receiver.terminals.http_client import MOST_IDLE_S, http_client
+from receiver.terminals.http_client import MAX_IDLE_S, http_client
 from tests.support.clients import client_for
 from tests.support.raw_terminals import (
     DEVICE_XML,
@@ -194,9 +194,9 @@ async def test_a_connection_is_not_used_again_after_the_pause_between_calls() ->
     async with raw(door) as client:
         for _ in range(2):
             await client.calls.device_info()
-            await asyncio.sleep(MOST_IDLE_S + 0.1)
+            await asyncio.sleep(MAX_IDLE_S + 0.1)
     assert door.served == [2, 2]
-    assert MOST_IDLE_S < 1  # DEVICE_DELAY_SECONDS unless told otherwise
+    assert MAX_IDLE_S < 1  # DEVICE_DELAY_SECONDS unless told otherwise
 
 
 async def test_a_terminal_that_breaks_off_a_new_connection_is_not_given_more_of_them() -> None:

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from receiver.on_demand.runner import MOST_RUNS
+from receiver.on_demand.runner import MAX_RUNS
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.terminal.simulated import Face, Person
 from tests.support.buttons import (
@@ -421,7 +421,7 @@ async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened
         " leased_until = clock_timestamp() + interval '1 hour'"
     )
     async with browser(world) as client:
-        runs = [stream(client, ONE, asked) for _ in range(MOST_RUNS)]
+        runs = [stream(client, ONE, asked) for _ in range(MAX_RUNS)]
         for run in runs:
             assert (await anext(run))["type"] == "start"
         for path in (ONE, PHOTO, ALL):

@@ -32,7 +32,7 @@ PHASES: Final = (
 )
 STAFF: Final = 4
 """Hired before the day."""
-MOST_WRONG_PASSWORDS: Final = 4
+MAX_WRONG_PASSWORDS: Final = 4
 """In a day: the fifth failed login locks an account, and nothing but time mends that."""
 FIRMWARES: Final = (
     *("modern", "xml", "upload_only", "no_upsert_no_search", "old_deletes", "busy", "url_only"),
@@ -166,7 +166,7 @@ class Day:
 
     async def _change(self, step: Step, **columns: object) -> None:
         place = step.who % max(1, len(self.company.rows))
-        if place in self.company.rows and self.company.wrong_passwords < MOST_WRONG_PASSWORDS:
+        if place in self.company.rows and self.company.wrong_passwords < MAX_WRONG_PASSWORDS:
             await self.company.change_terminal(place, **columns)
 
     # -- the receivers, and who presses their buttons --

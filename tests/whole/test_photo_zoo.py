@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-MOST_MB = 200
+MAX_MB = 200
 TERMINALS = ("modern", "upload_only", "url_only")
 
 Outcomes = Mapping[str, str]
@@ -152,7 +152,7 @@ async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
         peak = peak_mb(world)
         await world.receiver.stop()
         print(f"\nThe receiver took {peak:.0f} MB at most.")
-        assert peak < MOST_MB
+        assert peak < MAX_MB
         for site in world.sites:
             assert_well_treated(site)
 
