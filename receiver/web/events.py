@@ -17,6 +17,13 @@ EMPLOYEE_KEY = {"angajati": "id", "angajati_biometrie": "angajat_id"}
 TYPES = ("INSERT", "UPDATE", "DELETE")
 
 
+def _refuse_constant(_name: str) -> None:
+    raise BodyNotJson  # NaN and Infinity, which Python takes and RFC 8259 does not have
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """One edit of HR's."""
@@ -30,7 +37,7 @@ class Event:
 def parse_event(body: bytes) -> Event:
     """Return the event of a webhook's body; raise BodyNotJson or EventNotOurs."""
     try:
-        found = json.loads(body.decode())
+        found = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):  # RecursionError: a megabyte of "["
         raise BodyNotJson from None
     if not isinstance(found, Mapping):
