@@ -10,6 +10,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,7 +23,6 @@ from receiver.core.settings import Settings
 from receiver.services import running
 from receiver.web import buttons, reports, webhook
 from receiver.web.access import Presses, services
-from receiver.web.cors import Cors
 from receiver.web.openapi import DOCUMENT
 from receiver.web.problem_details import (
     UnexpectedErrors,
@@ -75,7 +75,7 @@ def create_app() -> Starlette:
         },
         middleware=[
             Middleware(
-                Cors,
+                CORSMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Accept"],

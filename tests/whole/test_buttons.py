@@ -343,7 +343,7 @@ async def test_preflights_pass_from_localhost_and_production_and_from_nowhere_el
             assert answer.status_code == 400
             plain = await client.post(ALL, headers={"Origin": origin})
             for headers in (answer.headers, plain.headers):
-                assert [name for name in headers if name.startswith("access-control-")] == []
+                assert "access-control-allow-origin" not in headers
 
 
 async def test_localhost_may_be_shut_out(opened: Open) -> None:
