@@ -134,16 +134,31 @@ def _encoded(image: Image.Image) -> bytes:
         side *= 0.8
 
 
+_INSTEAD = (
+    (
+        (b"<!doctype html", b"<html", b"<head", b"<body", b"<script"),
+        "The photo is not a picture: it is a web page.",
+    ),
+    ((b"%pdf",), "The photo is not a picture: it is a PDF document."),
+    ((b"{", b"[", b"<"), "The photo is not a picture: it is a text."),
+    (
+        (b"gif8", b"bm"),
+        "The photo is a GIF or a BMP, which terminals do not take; save it as a JPEG.",
+    ),
+    (
+        (b"ii*\0", b"mm\0*"),
+        "The photo is of a kind that cannot be read (HEIC, AVIF or TIFF); save it as a JPEG.",
+    ),
+)
+
+
 def _what_it_is_instead(picture: bytes) -> str:
-    start = picture[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not picture:
         return "The photo is an empty file."
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
-        return "The photo is not a picture: it is a web page."
-    if start.startswith(b"%pdf"):
-        return "The photo is not a picture: it is a PDF document."
-    if start.startswith((b"{", b"[", b"<")):
-        return "The photo is not a picture: it is a text."
-    if picture[4:8] == b"ftyp" or start.startswith((b"ii*\0", b"mm\0*")):
-        return "The photo is of a kind that cannot be read (HEIC, AVIF or TIFF); save it as a JPEG."
+    if picture[4:8] == b"ftyp":
+        return _INSTEAD[-1][1]
+    start = picture[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for starts, words in _INSTEAD:
+        if start.startswith(starts):
+            return words
     return "The photo is not a picture of a known kind; save it as a JPEG."

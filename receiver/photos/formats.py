@@ -4,7 +4,7 @@ Read from the bytes alone, before any decoder runs. It hands on only the parts t
 Pillow unpacks metadata as soon as it opens a file (a PNG of 77 kB with packed texts takes 240 MB),
 keeps each segment of a JPEG once more, and warns about what is wrong in Exif.
 
-Sources: ITU-T T.81 annex B (JPEG), the PNG specification §5, the GIF89a specification, RFC 9649
+Sources: ITU-T T.81 annex B (JPEG), the PNG specification §5, RFC 9649
 (WebP), Exif 2.32 §4.6. What is read past a file's end raises ValueError, IndexError or
 struct.error; `pictures` takes each for a damaged file.
 """
@@ -19,7 +19,7 @@ from typing import Final
 from receiver.core.errors import PhotoUnusable
 
 MAX_PARTS: Final = 200_000
-"""Segments, chunks or blocks of a file; 30 MB of the smallest would keep a core busy for long."""
+"""Segments or chunks of a file; 30 MB of the smallest would keep a core busy for long."""
 MAX_SCANS: Final = 100
 """Passes over the whole picture that a JPEG may ask for (cameras: up to some 15). A crafted one
 asks for thousands, which takes hours (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
@@ -52,12 +52,8 @@ def read(picture: bytes) -> PictureFile | None:
         return _jpeg(picture)
     if picture.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(picture)
-    if picture.startswith((b"GIF87a", b"GIF89a")):
-        return _gif(picture)
     if picture.startswith(b"RIFF") and picture[8:12] == b"WEBP":
         return _webp(picture)
-    if picture.startswith(b"BM"):
-        return _bmp(picture)
     return None
 
 
@@ -178,46 +174,6 @@ def _png(picture: bytes) -> PictureFile:
     )
 
 
-_EXTENSION, _CONTROL, _PICTURE = 0x21, 0xF9, 0x2C
-
-
-def _gif(picture: bytes) -> PictureFile:
-    """Read a GIF: its screen, and then from its first frame on."""
-    width, height, flags = unpack_from("<HHB", picture, 6)
-    position = 13 + _colours(flags)
-    head, control = picture[:position], b""
-    for _ in range(MAX_PARTS):
-        if picture[position] != _EXTENSION:
-            break
-        if picture[position + 1] == _CONTROL:
-            # How the frame is cleared away afterwards is left out: it costs a second frame.
-            kept = picture[position + 3] & ~0x1C
-            control = b"\x21\xf9\x04%c%b\0" % (kept, picture[position + 4 : position + 7])
-        position += 2
-        while picture[position]:
-            position += 1 + picture[position]
-        position += 1
-    if picture[position] != _PICTURE:
-        raise ValueError("no frame")
-    left, top, frame_width, frame_height = unpack_from("<HHHH", picture, position + 1)
-    file = BytesIO()
-    file.write(head + control)
-    file.write(memoryview(picture)[position:])
-    return PictureFile(
-        format="GIF",
-        width=max(width, left + frame_width),  # Pillow widens the picture to hold the frame
-        height=max(height, top + frame_height),
-        file=file,
-        bytes_per_pixel=1,
-        copies=1,
-    )
-
-
-def _colours(flags: int) -> int:
-    """Return how many bytes of colours follow, by the flags before them."""
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
 def _webp(picture: bytes) -> PictureFile:
     kind = picture[12:16]
     if kind == b"VP8X":
@@ -245,28 +201,6 @@ def _webp(picture: bytes) -> PictureFile:
         file=BytesIO(picture),
         bytes_per_pixel=16,
         copies=4,
-    )
-
-
-_OLD_HEADER, _PLAIN = 12, (0, 3)  # uncompressed, with or without masks
-
-
-def _bmp(picture: bytes) -> PictureFile:
-    [header] = unpack_from("<I", picture, 14)
-    compression = 0
-    if header == _OLD_HEADER:
-        width, height = unpack_from("<HH", picture, 18)
-    else:
-        width, height, compression = unpack_from("<ii4xI", picture, 18)
-    if compression not in _PLAIN:  # Pillow unpacks these in Python, pixel by pixel
-        raise PhotoUnusable("The photo is a BMP of a rare kind; save it as a JPEG.")
-    return PictureFile(
-        format="BMP",
-        width=width,
-        height=abs(height),  # negative: from the top
-        file=BytesIO(picture),
-        bytes_per_pixel=4,
-        copies=0,
     )
 
 

@@ -85,6 +85,7 @@ ARRIVES: Outcomes = dict.fromkeys(TERMINALS, "")
 
 
 WEB_PAGE = "the photo is not a picture: it is a web page."
+GIF = "the photo is a GIF or a BMP, which terminals do not take; save it as a JPEG."
 NO_PICTURE = "the photo is not a picture format the terminal takes"
 MANY_PIXELS = "too many pixels for a {} file: 50000 by 50000 pixels; save it smaller"
 
@@ -104,7 +105,7 @@ ZOO = (
     Specimen(
         file="picture.gif",
         make=lambda: changed(portrait("gif"), "GIF"),
-        outcomes={**ARRIVES, "url_only": NO_PICTURE},
+        outcomes={"modern": NO_PICTURE, "upload_only": GIF, "url_only": NO_PICTURE},
     ),
     Specimen(
         file="page.jpg",
