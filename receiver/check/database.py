@@ -1,13 +1,12 @@
-"""What `hikvision_sync_check` answered, as findings. Pure but for this machine's processes."""
+"""What `hikvision_sync_check` answered, as findings: pure."""
 
 import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from receiver.check import figures, host
+from receiver.check import figures
 from receiver.check.finding import Figures, Finding
 from receiver.core import signatures
-from receiver.core.receiver_name import machine_and_process
 from receiver.core.settings import Settings
 from receiver.supabase.ledger import DatabaseCheck
 
@@ -56,8 +55,6 @@ class Diagnosis:
         for name, detail in details.items():
             if name.startswith(TERMINAL):
                 state = json.loads(detail or "")
-                holder = machine_and_process(state["held_by"] or "")
-                state["holder_gone"] = host.runs_no_more(*holder)
                 self.terminals[name.removeprefix(TERMINAL)] = state
                 yield figures.edits(state)
 

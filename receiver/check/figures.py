@@ -146,11 +146,10 @@ def edits(figures: Figures) -> Finding:
     what = f"edits for {printable(str(figures['host'] or '?'))}"
     left_s = figures["lease_left_s"]
     faults = []
-    if figures["held_by"] is not None and (left_s < 0 or figures["holder_gone"]):
-        free = "free again" if left_s < 0 else f"free again in {duration(left_s)}"
+    if figures["held_by"] is not None and left_s < 0:
         faults.append(
-            f"a receiver died while it held the terminal ({holder(figures)}): it is {free}, and "
-            "what was under way is done again by the next"
+            f"a receiver died while it held the terminal ({holder(figures)}): it is free again, "
+            "and what was under way is done again by the next"
         )
     if figures["failing"]:
         count = _count(figures["failing"], "employee keeps", "employees keep")

@@ -1,8 +1,6 @@
-"""What `receiver check` asks of the machine that it runs on: room on its disks, its processes."""
+"""What `receiver check` asks of the machine that it runs on: room on its disks."""
 
-import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,16 +35,3 @@ def _temporary() -> Iterable[Path]:
         return (Path(tempfile.gettempdir()),)
     except FileNotFoundError:  # no directory can be written to, which the other two show
         return ()
-
-
-def runs_no_more(machine: str, process: int) -> bool:
-    """Tell whether a process was one of this machine's and does not run any more."""
-    if machine != socket.gethostname() or not process or os.name != "posix":
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's
-        return False
-    return False

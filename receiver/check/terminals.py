@@ -73,8 +73,7 @@ async def _ask_terminal(
         left = f"another {duration(rests_s)}" if rests_s else "now"
         return Finding(what=what, fault=f"Is left alone for {left}: {answer.rest_reason}")
     if visit is None:
-        who = "a receiver that died holds it" if figures.get("holder_gone") else BUSY
-        return Finding(what=what, fault=None, note=f"not asked: {who}")
+        return Finding(what=what, fault=None, note=f"not asked: {BUSY}")
     try:
         # Anew: it may have been corrected since, and an old password costs a failed login.
         client = visit.open(await company.terminal(terminal.id))
