@@ -51,7 +51,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
             yield finding
         yield _speed(took_s)
         if diagnosis.webhook_origin:
-            yield await webhook_address.find(diagnosis.webhook_origin, here=settings.port)
+            yield await webhook_address.find(diagnosis.webhook_origin)
         gate = Gate(lanes=1, pause_s=settings.device_delay_s)
         visits = Visits(settings, ledger, gate, terminals_http, no_photo, Metrics())
         drifts = Drifts(settings.leaver_policy, ledger, company, visits)

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 
 from receiver.check.finding import Finding
-from receiver.core.http_faults import REFUSED, in_words
+from receiver.core.http_faults import in_words
 from receiver.core.logs import printable, redact
 
 TIMEOUT_S: Final = 5.0
@@ -21,24 +21,17 @@ PROBLEM: Final = "application/problem+json"
 NOT_RUNNING: Final = "Is it running? No edit is lost: it catches up by itself when it is back"
 
 _NO_ANSWER: Final = (TimeoutError, httpx.HTTPError, httpx.InvalidURL)
-READY_HERE: Final = "runs here and is ready; from here its address cannot be reached"
 
 
-async def find(origin: str, *, here: int) -> Finding:
-    """Ask the receiver at `https://host[:port]` whether it can do its work.
-
-    Where no connection comes about, it is asked at this machine's port `here` too: some routers do
-    not lead their own network back in by its public address, which is no fault of the receiver's.
-    """
+async def find(origin: str) -> Finding:
+    """Ask the receiver at `https://host[:port]` whether it can do its work."""
     what = f"receiver at {printable(httpx.URL(origin).host)}"
     async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as http:
         try:
             return await _ask(http, what, origin)
         except _NO_ANSWER as error:
-            words = in_words(error)
-            if words != REFUSED and await _ready(http, f"http://127.0.0.1:{here}"):
-                return Finding(what=what, fault=None, note=f"{READY_HERE}: {words}")
-            return Finding(what=what, fault=f"does not answer from here: {words}. {NOT_RUNNING}")
+            words = f"does not answer from here: {in_words(error)}. {NOT_RUNNING}"
+            return Finding(what=what, fault=words)
 
 
 async def _ask(http: httpx.AsyncClient, what: str, origin: str) -> Finding:
@@ -52,14 +45,6 @@ async def _ask(http: httpx.AsyncClient, what: str, origin: str) -> Finding:
     if webhooks[:2] == (httpx.codes.METHOD_NOT_ALLOWED, PROBLEM):
         return Finding(what=what, fault=None, note="takes webhooks; /readyz is not open")
     return Finding(what=what, fault=_not_ours(status))
-
-
-async def _ready(http: httpx.AsyncClient, origin: str) -> bool:
-    try:
-        _, _, body = await _get(http, f"{origin}/readyz")
-    except _NO_ANSWER:
-        return False
-    return _member(body, "status") == "ready"
 
 
 def _not_ours(status: int) -> str:
