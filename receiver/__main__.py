@@ -67,7 +67,8 @@ def check(*, terminals: bool) -> int:
 
     try:
         faults = asyncio.run(run())
-        print("all is well" if not faults else f"{faults} to mend", flush=True)
+        problems = "1 problem" if faults == 1 else f"{faults} problems"
+        print(problems if faults else "No problems found", flush=True)
     except OSError as error:  # a full disk, or a reader that is gone
         # Python writes what it still holds when it ends, and would say so in its own words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -126,7 +126,7 @@ def assert_only_fault(said: Said, *words: str) -> None:
     [fault] = said.faults
     for word in words:
         assert word in fault
-    assert said.lines[-1] == "1 to mend"
+    assert said.lines[-1] == "1 problem"
 
 
 # All well
@@ -135,7 +135,7 @@ def assert_only_fault(said: Said, *words: str) -> None:
 async def test_where_all_is_well_every_line_says_so_and_the_exit_code_is_0(world: World) -> None:
     said = await check(world)
     assert said.faults == []
-    assert said.lines == [*said.well, "all is well"]
+    assert said.lines == [*said.well, "No problems found"]
     assert said.code == 0
     for part in ("environment", "pg_net", "pgcrypto", "webhook_url", "webhook_secret", "triggers"):
         assert any(part in line for line in said.well), part
@@ -382,7 +382,7 @@ async def test_several_faults_are_all_named(world: World) -> None:
     said = await check(world)
     assert said.code == 1
     assert len(said.faults) == 4
-    assert said.lines[-1] == "4 to mend"
+    assert said.lines[-1] == "4 problems"
 
 
 # The other commands
