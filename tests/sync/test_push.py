@@ -1,6 +1,5 @@
 """Pushes and their reading back: real terminals over real HTTP, a ledger that only takes notes."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,12 +27,10 @@ from receiver.core.models import (
     Employee,
     Found,
     Held,
-    LeaseAnswer,
     Leased,
     LeaverPolicy,
     Outcome,
     Pair,
-    Rest,
     Terminal,
 )
 from receiver.core.settings import Settings
@@ -50,6 +47,7 @@ from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, syn
 from receiver.sync.visit import Visit, Visits
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.http_client import http_client
+from tests.support.noted_ledger import Note, NotedLedger
 from tests.support.raw_terminals import PASSWORD
 
 SITE = UUID(int=77)
@@ -57,102 +55,6 @@ SETTINGS = Settings(supabase_url="http://x", service_role_key="x", webhook_keys=
 OPEN = datetime(2037, 12, 31, 23, 59, 59)  # noqa: DTZ001 - device time
 ENDED = datetime(2020, 1, 1, 0, 0, 1)  # noqa: DTZ001 - device time
 PHOTO_URL = "http://127.0.0.1:1/photo.jpg"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """One row that was recorded."""
-
-    employee_id: UUID
-    outcome: Outcome
-    retry_s: float | None
-
-
-@dataclass
-class Notes:
-    """A ledger that takes notes, and knows whose number is whose."""
-
-    owners: dict[str, UUID] = field(default_factory=dict)
-    held: dict[UUID, Held] = field(default_factory=dict)
-    recorded: list[Note] = field(default_factory=list)
-    late: list[bool] = field(default_factory=list)
-    learnt: list[Capabilities] = field(default_factory=list)
-    rests: list[Rest | None] = field(default_factory=list)
-    capabilities: Capabilities = field(default_factory=Capabilities)
-    replaced: bool = False
-    lost: bool = False
-    edited: tuple[Pair, ...] = ()
-    on_due: Callable[[], object] | None = None
-    recording: list[UUID] = field(default_factory=list)
-    at_once: list[int] = field(default_factory=list)
-
-    def of(self, employee: Employee) -> list[Note]:
-        return [note for note in self.recorded if note.employee_id == employee.id]
-
-    async def intend(
-        self, _t: UUID, _f: int, employee_id: UUID, employee_no: str, *, lease_s: float
-    ) -> bool:
-        assert lease_s > 0
-        if self.lost:
-            raise LeaseLost
-        owner = self.owners.get(employee_no)
-        self.owners[employee_no] = employee_id
-        return owner not in (None, employee_id)
-
-    async def record(
-        self,
-        _t: UUID,
-        _f: int,
-        pair: Pair,
-        outcome: Outcome,
-        *,
-        retry_s: float | None,
-        lease_s: float,
-        late: bool = False,
-    ) -> None:
-        assert lease_s > 0
-        if self.lost:
-            raise LeaseLost
-        self.recording.append(pair.employee_id)
-        self.at_once.append(len(self.recording))
-        await asyncio.sleep(0)
-        self.recording.remove(pair.employee_id)
-        self.late.append(late)
-        self.recorded.append(Note(employee_id=pair.employee_id, outcome=outcome, retry_s=retry_s))
-
-    async def meet(self, _t: UUID, _f: int, capabilities: Capabilities, *, lease_s: float) -> bool:
-        assert lease_s > 0
-        self.learnt.append(capabilities)
-        return self.replaced
-
-    async def renew(self, _t: UUID, _f: int, *, lease_s: float) -> None:
-        assert lease_s > 0
-
-    async def lease(self, terminal_id: UUID, *, lease_s: float) -> LeaseAnswer:
-        assert lease_s > 0
-        leased = Leased(
-            terminal_id=terminal_id,
-            fence=1,
-            failures=0,
-            capabilities=self.capabilities,
-            identify=False,
-        )
-        return LeaseAnswer(state="leased", leased=leased)
-
-    async def take(self, _t: UUID, _f: int, employee_id: UUID) -> Pair:
-        return Pair(
-            employee_id=employee_id, version=1, attempts=0, held=self.held.get(employee_id, Held())
-        )
-
-    async def due(self, _t: UUID, _f: int, *, limit: int) -> tuple[Pair, ...]:
-        assert limit > 0
-        due, self.edited = self.edited, ()
-        if due and self.on_due:
-            self.on_due()
-        return due
-
-    async def release(self, _t: UUID, _f: int, *, rest: Rest | None, **_: Any) -> None:
-        self.rests.append(rest)
 
 
 @dataclass
@@ -181,7 +83,7 @@ class House:
     """A terminal, those who push to it, and what they wrote down."""
 
     terminal: SimulatedTerminal
-    ledger: Notes
+    ledger: NotedLedger
     staff: Staff
     visits: Visits
     pushes: Pushes
@@ -263,7 +165,7 @@ async def house(  # noqa: PLR0913 - keyword-only but for the first
         site = Terminal(
             id=SITE, host="127.0.0.1", port=terminal.port, username="admin", password=password
         )
-        notes, staff = Notes(), Staff(site)
+        notes, staff = NotedLedger(), Staff(site)
         ledger = cast("Ledger", notes)
         settings = replace(SETTINGS, device_timeout_s=timeout_s, device_delay_s=0.0)
 
@@ -983,4 +885,4 @@ async def test_an_edit_that_the_worker_served_meanwhile_is_no_lie_of_the_termina
         run = await finished(at)
         assert run.counts["success"] == 2
         assert [n.retry_s for n in at.ledger.of(ion)] == [UNREAD_S]  # the edit's own push is done
-        assert at.ledger.rests == [None] * 3
+        assert [rest for _, rest in at.ledger.released] == [None] * 3

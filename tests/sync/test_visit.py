@@ -3,8 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -18,34 +17,22 @@ from receiver.sync.gate import Gate
 from receiver.sync.visit import Visits
 from receiver.terminals.http_client import http_client
 from tests.support.clients import no_photo
+from tests.support.noted_ledger import NotedLedger
 
 SETTINGS = Settings(supabase_url="http://127.0.0.1:1", service_role_key="x", webhook_keys=(b"x",))
 REST = Rest(seconds=1860.0, reason="Wrong password.", kind="login")
 LEASED = Leased(terminal_id=UUID(int=1), fence=7, failures=0)
 
 
-@dataclass
-class Notes:
-    """A ledger that notes what is given back, or fails at it."""
-
-    fails: SupabaseError | LeaseLost | None = None
-    released: list[tuple[int, Rest | None]] = field(default_factory=list)
-
-    async def release(self, _: UUID, fence: int, *, rest: Rest | None, **__: Any) -> None:
-        if self.fails:
-            raise self.fails
-        self.released.append((fence, rest))
-
-
 @asynccontextmanager
-async def visits_noted_by(notes: Notes) -> AsyncIterator[Visits]:
+async def visits_noted_by(notes: NotedLedger) -> AsyncIterator[Visits]:
     gate = Gate(lanes=1, pause_s=0.0)
     async with http_client() as http:
         yield Visits(SETTINGS, cast("Ledger", notes), gate, http, no_photo, Metrics())
 
 
 async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back() -> None:
-    notes = Notes(fails=SupabaseUnreachable())
+    notes = NotedLedger(fails=SupabaseUnreachable())
     async with visits_noted_by(notes) as visits:
         visit = visits.begin(LEASED, asked_at=time.monotonic())
         visit.resting = REST
@@ -64,7 +51,7 @@ async def test_what_cannot_ever_be_given_back_keeps_nobody_from_working(
     fault: SupabaseError | LeaseLost,
     late: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
-    notes = Notes(fails=SupabaseUnreachable() if late else fault)
+    notes = NotedLedger(fails=SupabaseUnreachable() if late else fault)
     async with visits_noted_by(notes) as visits:
         await visits.end(visits.begin(LEASED, asked_at=time.monotonic()))
         notes.fails = fault

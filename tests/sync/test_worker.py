@@ -7,6 +7,7 @@ from typing import Any, cast
 from receiver.core.settings import Settings
 from receiver.sync.gate import Gate
 from receiver.sync.worker import BREATH_S, Worker
+from tests.support.noted_ledger import NotedLedger
 
 ENVIRONMENT = {
     "SUPABASE_URL": "http://127.0.0.1:9",
@@ -15,16 +16,10 @@ ENVIRONMENT = {
 }
 
 
-class NothingDue:
-    """A ledger, and the visits of a receiver, where nothing is ever due; counts the asks."""
+class NoVisits:
+    """The visits of a receiver that has nothing to give back."""
 
     lease_s = 1.0
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    async def claim(self, **_: object) -> None:
-        self.asked += 1
 
     async def give_back_late(self) -> None:
         pass
@@ -32,19 +27,21 @@ class NothingDue:
 
 async def test_webhooks_by_the_thousand_do_not_become_as_many_questions() -> None:
     settings = Settings.from_env(ENVIRONMENT)
-    nothing: Any = NothingDue()
+    ledger = NotedLedger()
     gate = Gate(lanes=1, pause_s=0.0)
-    worker = Worker(settings, nothing, cast("Any", None), gate, nothing, cast("Any", None))
+    visits: Any = NoVisits()
+    nothing: Any = None
+    worker = Worker(settings, cast("Any", ledger), nothing, gate, visits, nothing)
     begun = time.monotonic()
     running = asyncio.create_task(worker.run())
     for _ in range(3000):
         worker.wake()
         await asyncio.sleep(0)
-    asked_before = nothing.asked
+    asked_before = ledger.claims
     slept_s = BREATH_S * asked_before * (asked_before - 1) / 2  # longer each time
     assert asked_before
     assert slept_s <= time.monotonic() - begun
-    while nothing.asked == asked_before:  # the last wake is not forgotten  # noqa: ASYNC110
+    while ledger.claims == asked_before:  # the last wake is not forgotten  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     worker.stop()
     await running
