@@ -33,9 +33,12 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.asked_to_stop.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # asyncio loses a connection that is being accepted when its server closes: first no more,
-        # then a few turns of the loop for those, then the end.
+    async def stop_listening(self) -> None:
+        """Accept no more connections, and let those be known that are being accepted.
+
+        asyncio loses a connection that is being accepted when its server closes: first no more,
+        then a few turns of the loop for those, then the end.
+        """
         listening = [listener.fileno() for server in self.servers for listener in server.sockets]
         for number in listening:
             asyncio.get_running_loop().remove_reader(number)
@@ -43,6 +46,9 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.stop_listening()
         for listener in sockets or []:
             listener.close()
         for connection in list(self.server_state.connections):
@@ -135,15 +141,13 @@ class LoopbackServer:
         self._server = self._serving = None
         serving.cancel()
         await asyncio.wait({serving})
-        for listening in server.servers:
-            listening.close()
+        await server.stop_listening()
         self._listener.close()
         # Bound but not listening: connections are refused and nobody else gets the port.
         self._listener = bound_socket(self.port)
-        for _ in range(3):  # a connection may just have been accepted
-            for connection in list(server.server_state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
         if calls := list(server.server_state.tasks):
             for call in calls:
                 call.cancel()

@@ -11,6 +11,7 @@ import httpx
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import World
+from tests.support.waiting import ON_TIME_S
 
 Json = dict[str, Any]
 
@@ -39,9 +40,6 @@ NO_FETCH = Profile(name="no fetch", downloads_photos=False, takes_uploads=False)
 
 
 SLOW = Profile(name="slow", delay_s=0.3)
-
-
-ON_TIME_S = 60.0
 
 
 class Open(Protocol):

@@ -26,11 +26,10 @@ from receiver.sandbox.loopback import LoopbackServer, bound_socket
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal.simulated import SimulatedTerminal
 from receiver.sandbox.world import Site, World
-from tests.support.waiting import eventually, gives_nothing
+from tests.support.waiting import ON_TIME_S, eventually, gives_nothing
 
 HURT = Path(__file__).parent / "hurt"
 ROOT = Path(__file__).parents[2]
-ON_TIME_S = 60.0
 FACE_TIMEOUT_S = 3.0
 """Instead of 45 s, so that the lease of a receiver that died in a face call is over in 8 s."""
 MAX_LEASE_S = 60.0

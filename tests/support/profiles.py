@@ -2,9 +2,6 @@
 
 from receiver.sandbox.world import Site
 
-ON_TIME_S = 90.0
-
-
 SELDOM = 11
 """How often the terminals of the company are busy, or lie. If each third write is refused, a new
 person meets that twice, and the pauses after that are longer than a test may take."""

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-ON_TIME_S = 90.0
+ON_TIME_S = 180.0
+"""Far longer than anything takes: only a machine with much else to do comes near it."""
+
 T = TypeVar("T")
 
 

@@ -16,6 +16,8 @@ from tests.support.buttons import (
 )
 
 HERE = Path(__file__).parent
+HANGS_AFTER_S = 600
+"""A bound for a test that waits without end, also on a machine that has much else to do."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
@@ -24,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.whole)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(HANGS_AFTER_S))
 
 
 @pytest.fixture

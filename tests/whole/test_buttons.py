@@ -17,7 +17,6 @@ from tests.support.buttons import (
     MODERN,
     NO_FETCH,
     NOBODY,
-    ON_TIME_S,
     ONE,
     PHOTO,
     SLOW,
@@ -32,6 +31,7 @@ from tests.support.buttons import (
     statuses,
     stream,
 )
+from tests.support.waiting import ON_TIME_S
 
 
 async def test_one_employee_goes_to_all_terminals_in_order(opened: Open) -> None:
@@ -494,7 +494,6 @@ async def test_sigterm_ends_a_run_after_its_call_and_the_worker_brings_the_rest(
     assert_well_treated(world)
 
 
-@pytest.mark.timeout(400)
 async def test_300_employees_on_4_terminals_stream_in_order_and_in_flat_memory(
     opened: Open, record_property: Any
 ) -> None:

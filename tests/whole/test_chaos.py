@@ -287,12 +287,11 @@ async def play(plan: Plan, postgres: PostgresServer) -> None:
             f" {hurt_for_s:.0f} s of harm, {time.monotonic() - begun:.0f} s in all"
         )
         assert not lost, lost
-        await assert_nothing_lost(world, receivers, within_s=10)
+        await assert_nothing_lost(world, receivers)
         assert chaos.tally.edits >= plan.edits
         assert chaos.tally.kills >= plan.kills
 
 
-@pytest.mark.timeout(240)
 async def test_nothing_is_lost_in_a_short_chaos(embedded_postgres: PostgresServer) -> None:
     plan = Plan(edits=300, kills=20, between_edits_s=0.1, terminals=TERMINALS)
     await play(plan, embedded_postgres)

@@ -42,7 +42,7 @@ from tests.support.faults import (
     status,
 )
 from tests.support.projects import Project
-from tests.support.waiting import eventually
+from tests.support.waiting import ON_TIME_S, eventually
 
 ROOT = Path(__file__).parents[2]
 SLOW = Profile(name="slow", delay_s=0.3, face_delay_s=0.6)
@@ -271,7 +271,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
     async with receiver_of(world) as receiver, Hr(world.supabase) as hr:
         await hr.hire("Popescu", "Ion", photo="ion.jpg")
         await eventually(lambda: answered(world, 2))
-        assert await world.agreed(within_s=30)
+        assert await world.agreed(within_s=ON_TIME_S)
         well = await check(world)
         assert well.note("receiver at 127.0.0.1") == "ready"
         assert well.note("webhooks") == "the last 2 were accepted"
@@ -292,7 +292,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
             assert "2 edits wait" in dead.fault("work")
 
         await receiver.start()
-        assert await world.agreed(within_s=30)
+        assert await world.agreed(within_s=ON_TIME_S)
         await hr.hire("Popa", "Ana")
         await eventually(lambda: answered(world, 6))
         back = await check(world)

@@ -19,12 +19,11 @@ from receiver.sandbox.hr import Hr
 from receiver.sandbox.receiver_process import ReceiverProcess
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, World, open_world
-from tests.support.waiting import eventually, gives_nothing
+from tests.support.waiting import ON_TIME_S, eventually, gives_nothing
 
 MODERN = Profile(name="modern")
 XML = Profile(name="xml", answers="xml", has_fd_setup=False)
 SLOW = Profile(name="slow", delay_s=0.4, face_delay_s=0.8)
-ON_TIME_S = 40.0
 NEVER_S = "3600"
 
 
@@ -284,7 +283,7 @@ async def test_kill_9_in_the_middle_of_a_call_loses_nothing_and_overlaps_nothing
         await world.receiver.kill()
         await hr.hire("Angajat", "În pauză")
         await world.receiver.start()
-        assert await world.agreed(within_s=90)
+        assert await world.agreed(within_s=ON_TIME_S)
     for terminal in terminals(world):
         assert terminal.sightings.overlapping_calls == 0
         assert terminal.sightings.failed_logins == 0
@@ -506,7 +505,7 @@ async def test_who_was_put_there_by_a_receiver_that_died_at_once_can_still_be_ma
         await world.execute("delete from angajati where id = %s", ion.id)
         assert terminal.may_pass("1000", datetime.now(UTC))
         await world.receiver.start()
-        assert await world.agreed(within_s=90)
+        assert await world.agreed(within_s=ON_TIME_S)
     assert not terminal.may_pass("1000", datetime.now(UTC))
 
 

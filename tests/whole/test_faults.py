@@ -32,7 +32,7 @@ from tests.support.faults import (
     receiver_of,
     status,
 )
-from tests.support.waiting import eventually
+from tests.support.waiting import ON_TIME_S, eventually
 
 MODERN = Profile(name="modern")
 XML = Profile(name="xml", answers="xml", has_fd_setup=False)
@@ -248,7 +248,7 @@ async def test_a_terminals_line_in_trouble(world_of: OpenWorld, fault: Fault) ->
             await asyncio.sleep(0.5)
             line.hurt(fault)
             await work(world, hr, people)
-            assert await world.agreed(but=[world.sites[0]], within_s=30)
+            assert await world.agreed(but=[world.sites[0]], within_s=ON_TIME_S)
             await eventually(lambda: line.hurts > 1)
             await line.mend()
             await assert_nothing_lost(world, [receiver])

@@ -32,6 +32,7 @@ from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import Site, World, open_world
 from receiver.web.access import PRESSES_PER_MINUTE
+from tests.support.waiting import ON_TIME_S
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -50,7 +51,6 @@ CHECKS = {
     ),
 }
 NPM_S = 60
-ON_TIME_S = 30.0
 NEVER_S = 3600.0
 
 EMAIL = "maria@firma.example"

@@ -23,7 +23,7 @@ from tests.support.profiles import assert_well_treated
 from tests.support.sample_pictures import jpeg_bomb, png_bomb
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 MAX_MB = 200
 TERMINALS = ("modern", "upload_only", "url_only")

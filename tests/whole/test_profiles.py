@@ -23,11 +23,11 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
 from receiver.sync.worker import BATCH
-from tests.support.profiles import ON_TIME_S, SELDOM, assert_well_treated
-from tests.support.waiting import eventually, gives, gives_nothing
+from tests.support.profiles import SELDOM, assert_well_treated
+from tests.support.waiting import ON_TIME_S, eventually, gives, gives_nothing
 
 # A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 LOOK_S = 3.0
 POLL_S = 1.0

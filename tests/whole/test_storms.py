@@ -32,7 +32,6 @@ from tests.support.faults import (
 from tests.support.storms import (
     HALF_A_HEAD,
     MUCH_ASKED,
-    ON_TIME_S,
     SLOW,
     all_let_go,
     ask,
@@ -51,7 +50,7 @@ from tests.support.storms import (
     until_cancelled,
     wires,
 )
-from tests.support.waiting import eventually
+from tests.support.waiting import ON_TIME_S, eventually
 
 PARSERS = [
     pytest.param({"HURT_WITHOUT": "httptools uvloop"}, id="h11"),
@@ -318,7 +317,6 @@ async def test_10000_forgeries_beside_200_webhooks(quiet: World) -> None:
     await forgeries(quiet)
 
 
-@pytest.mark.timeout(300)  # some 25 s; the sandbox's pg_net is the slowest part of it
 async def test_5000_employees_imported_in_one_statement_with_20_terminals(
     embedded_postgres: PostgresServer,
 ) -> None:
