@@ -1,5 +1,5 @@
 -- The triggers: HR's edits become rows of hikvision_sync.edits (certain), then signed webhooks
--- (fast). Needs 0001_ledger.sql. Safe to run twice.
+-- (fast). Needs 0001 and 0002. Safe to run twice.
 --
 -- Nothing here may break HR's save. The insert into edits is part of HR's transaction, because an
 -- edit that is not written down is lost. All that comes after it (Vault, signature, pg_net) only

@@ -1,4 +1,4 @@
--- What GET /api/hikvision/status and a drift ask the ledger. Needs 0001. Safe to run twice.
+-- What GET /api/hikvision/status and a drift ask the ledger. Needs 0001 and 0002. Safe to run twice.
 --
 -- Reads only, and takes no lock that a receiver or HR would wait for.
 
@@ -72,8 +72,6 @@ create or replace function public.hikvision_sync_failed(
     order by p.terminal_id, p.employee_id
     limit least(p_limit, 1000)
 $$;
-create index if not exists pairs_failed
-    on hikvision_sync.pairs (terminal_id, employee_id) where status <> 'success';
 
 -- Under which numbers a terminal holds people, as far as the ledger knows; a page at a time, after
 -- p_employee_id. wanted: an edit of that employee is still to be brought there.

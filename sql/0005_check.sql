@@ -1,4 +1,4 @@
--- What `receiver check` asks the database. Needs 0001 and 0002. Safe to run twice.
+-- What `receiver check` asks the database. Needs 0001 to 0003. Safe to run twice.
 
 begin;
 
@@ -152,7 +152,7 @@ begin
         then 'pg_net is not installed: enable it under Database > Extensions' end, null::text;
     return query select 'ledger', case
         when to_regclass('hikvision_sync.posts') is null
-        then 'is of an older version: run sql/0001_ledger.sql again, then the others' end, null::text;
+        then 'is of an older version: run sql/0001_tables.sql again, then the others' end, null::text;
     return query select 'pgcrypto', case
         when to_regprocedure('extensions.hmac(bytea,bytea,text)') is null
         then 'pgcrypto is not in the schema extensions: create extension pgcrypto '
@@ -194,7 +194,7 @@ begin
                             to_regclass('public.angajati_biometrie'),
                             to_regclass('public.dispozitive_pontaj'));
     return query select 'triggers', case when v_count < 8
-        then 'only ' || v_count || ' of 8 triggers are there and enabled: run sql/0002_triggers.sql'
+        then 'only ' || v_count || ' of 8 triggers are there and enabled: run sql/0003_triggers.sql'
         end, null::text;
     select count(*) into v_count from public.dispozitive_pontaj d where d.status = 'activ';
     return query select 'terminals', case when v_count = 0

@@ -1,6 +1,6 @@
 """The functions hikvision_sync_* as Python: claim, renew, record, release, want, check.
 
-All that is concurrent lives in SQL (sql/0001_ledger.sql); this module calls and parses. Every call
+All that is concurrent lives in SQL (sql/0002_ledger.sql); this module calls and parses. Every call
 but claim may be repeated, and is when the answer got lost. A lost claim or lease costs its length.
 """
 

@@ -376,7 +376,7 @@ SAVES = {
     "angajati_biometrie": "update angajati_biometrie set foto_fata_url = 'nou.jpg'",
     "dispozitive_pontaj": "update dispozitive_pontaj set ip_address = '10.0.0.2'",
 }
-LOCKING = ["0002_ledger.sql", "0003_triggers.sql", "uninstall.sql"]
+LOCKING = ["0001_tables.sql", "0003_triggers.sql", "uninstall.sql"]
 
 
 @pytest.fixture

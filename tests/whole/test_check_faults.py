@@ -205,7 +205,7 @@ async def test_sql_files_of_another_version_are_said_to_be(world: World) -> None
 async def test_a_ledger_without_the_table_of_posts_is_said_to_be_older(world: World) -> None:
     await world.execute("drop table hikvision_sync.posts")
     found = await check(world)
-    assert "run sql/0001_ledger.sql again" in found.fault("database: ledger")
+    assert "run sql/0001_tables.sql again" in found.fault("database: ledger")
 
 
 async def test_a_ledger_without_a_column_is_said_to_be_of_another_version(world: World) -> None:
