@@ -132,6 +132,8 @@ begin;
 set local lock_timeout = '2s';
 
 alter table hikvision_sync.terminals
+    add column if not exists last_held_by text,
+    add column if not exists login_refused boolean not null default false,
     add column if not exists device jsonb,
     add column if not exists looked_at timestamptz,
     add column if not exists replaced_at_fence bigint,

@@ -130,6 +130,8 @@ drop function if exists public.hikvision_sync_record(
     uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision);
 drop function if exists public.hikvision_sync_intend(uuid, bigint, double precision, uuid, text);
 drop function if exists public.hikvision_sync_release(
+    uuid, bigint, double precision, integer, double precision, text);
+drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
 -- Lease one terminal that has due work and return up to p_limit of its wanted pairs; or one that is

@@ -179,7 +179,11 @@ def test_the_procfile_serves_with_the_same_flags_as_the_command_and_the_sandbox(
 @pytest.mark.parametrize("path", sorted((ROOT / "sql").glob("0*.sql")), ids=lambda p: p.name)
 def test_every_table_and_function_says_above_itself_what_it_promises(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    made = [n for n, line in enumerate(lines) if re.match(r"create (or replace f|(unlogged )?table)", line)]
+    made = [
+        n
+        for n, line in enumerate(lines)
+        if re.match(r"create (or replace f|(unlogged )?table)", line)
+    ]
     assert made
     for n in made:
         assert lines[n - 1].startswith("--"), f"{path.name}:{n + 1}"
