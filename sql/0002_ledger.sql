@@ -472,19 +472,26 @@ begin
     return query select v_count;
 end $$;
 
--- Supabase grants execute on every new function in public to its API roles: take it back.
-revoke all on all functions in schema hikvision_sync from public;
-do $$
+-- Let service_role alone execute the public functions, and only their owner the private ones.
+-- Every file that makes functions ends with this: Postgres grants execute on a new function to
+-- everybody, and Supabase grants it on one in public to its API roles besides.
+create or replace function hikvision_sync.grant_to_service_role()
+returns void language plpgsql set search_path = '' as $$
 declare
-    f regprocedure;
+    v_function regprocedure;
 begin
-    for f in select p.oid::regprocedure from pg_proc p
-             where p.pronamespace = 'public'::regnamespace and p.proname like 'hikvision\_sync\_%'
+    revoke all on all functions in schema hikvision_sync from public;
+    for v_function in
+        select function.oid::regprocedure from pg_catalog.pg_proc function
+        where function.pronamespace = 'public'::regnamespace
+          and function.proname like 'hikvision\_sync\_%'
     loop
-        execute format('revoke all on function %s from public, anon, authenticated', f);
-        execute format('grant execute on function %s to service_role', f);
+        execute format('revoke all on function %s from public, anon, authenticated', v_function);
+        execute format('grant execute on function %s to service_role', v_function);
     end loop;
 end $$;
+
+select hikvision_sync.grant_to_service_role();
 
 notify pgrst, 'reload schema';
 

@@ -160,7 +160,7 @@ begin
     return null;
 end $$;
 
-revoke all on all functions in schema hikvision_sync from public;
+select hikvision_sync.grant_to_service_role();
 
 commit;
 

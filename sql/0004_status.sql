@@ -87,17 +87,7 @@ language sql stable security definer set search_path = '' as $$
     limit least(p_limit, 1000)
 $$;
 
-do $$
-declare
-    f regprocedure;
-begin
-    for f in select p.oid::regprocedure from pg_proc p
-             where p.pronamespace = 'public'::regnamespace and p.proname like 'hikvision\_sync\_%'
-    loop
-        execute format('revoke all on function %s from public, anon, authenticated', f);
-        execute format('grant execute on function %s to service_role', f);
-    end loop;
-end $$;
+select hikvision_sync.grant_to_service_role();
 
 notify pgrst, 'reload schema';
 

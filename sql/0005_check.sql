@@ -213,9 +213,7 @@ begin
     end;
 end $$;
 
-revoke all on all functions in schema hikvision_sync from public;
-revoke all on function public.hikvision_sync_check() from public, anon, authenticated;
-grant execute on function public.hikvision_sync_check() to service_role;
+select hikvision_sync.grant_to_service_role();
 
 notify pgrst, 'reload schema';
 

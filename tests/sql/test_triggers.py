@@ -313,6 +313,38 @@ def test_only_service_role_may_call_our_functions(signed_project: Project, role:
         assert service[0]["may"] is in_public, function["name"]
 
 
+def test_only_their_owner_may_execute_the_private_functions(signed_project: Project) -> None:
+    rights = signed_project.run(
+        "select proname, coalesce(grantee::regrole::text, 'nobody') as who"
+        " from pg_proc left join aclexplode(coalesce(proacl, acldefault('f', proowner))) on true"
+        " where pronamespace = 'hikvision_sync'::regnamespace"
+    )
+    assert "grant_to_service_role" in {row["proname"] for row in rights}
+    assert {row["who"] for row in rights} == {"project_owner"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(p.name for p in MIGRATIONS.glob("0*.sql") if p.name != "0001_tables.sql")
+)
+def test_every_file_that_makes_functions_takes_back_what_supabase_grants(
+    project: Project, file: str
+) -> None:
+    project.run("create function hikvision_sync_late() returns int language sql return 1")
+    project.run("create function hikvision_sync.late() returns int language sql return 1")
+    may = (
+        "select role, has_function_privilege(role, 'hikvision_sync_late()', 'execute') as it,"
+        " has_function_privilege(role, 'hikvision_sync.late()', 'execute') as the_private_one"
+        " from unnest('{anon,authenticated,service_role}'::text[]) as role order by 1"
+    )
+    assert {row["it"] for row in project.run(may)} == {True}
+    apply_file(project.database.owner_dsn, MIGRATIONS / file)
+    assert project.run(may) == [
+        {"role": "anon", "it": False, "the_private_one": False},
+        {"role": "authenticated", "it": False, "the_private_one": False},
+        {"role": "service_role", "it": True, "the_private_one": False},
+    ]
+
+
 def test_every_definer_function_has_an_empty_search_path(signed_project: Project) -> None:
     rows = signed_project.run(
         "select proname, proconfig from pg_proc where proname like 'hikvision%%'"
