@@ -1,18 +1,17 @@
--- The functions of the ledger, which the receiver calls: claim, lease, record and the like. Needs
--- 0001_tables.sql. Safe to run again.
---
--- No save of HR waits for this file: it changes functions alone.
+-- The functions of the ledger: the receiver claims pairs, records what became of them, and leases
+-- terminals. Needs 0001. Safe to run again; no save of HR waits for this file.
 
 begin;
 
--- Spread waiting edits over the terminals as wanted pairs. An employee's: over the active ones, and
--- over those that may hold the person and are not active now, where the pair waits until they are.
--- A terminal's: all active employees, and those who have a number and may not pass: nobody knows who
--- is on it. Called by claim.
+-- Turn waiting edits into wanted pairs. claim and due call this.
+-- An employee's edit makes one pair with each active terminal, and one with each inactive terminal
+-- that may hold the person; the latter waits until the terminal is active. A terminal's fill makes
+-- one pair with each active employee, and one with each other employee who has a number, because
+-- the people on that terminal are unknown.
 -- Promise: an edit is deleted in the same transaction that makes its pairs wanted. Two receivers
--- doing this at once take different edits, and write pairs in one statement in one order: they may
--- wait for each other's short transactions, but never deadlock. The size is bounded so that a call
--- stays far below PostgREST's statement timeout (8 s).
+-- that do this at once take different edits, and write pairs in one statement in one order: they
+-- may wait for each other's short transactions, but never deadlock. The size is bounded, so that a
+-- call stays far below PostgREST's statement timeout (8 s).
 create or replace function hikvision_sync.spread_edits()
 returns void language plpgsql security definer set search_path = '' as $$
 declare
@@ -25,105 +24,119 @@ begin
     if not exists (select from hikvision_sync.edits) then
         return;
     end if;
-    select count(*) into v_terminals from public.dispozitive_pontaj d where d.status = 'activ';
-    select count(*) into v_persons from public.angajati a;
+    select count(*) into v_terminals
+        from public.dispozitive_pontaj device where device.status = 'activ';
+    select count(*) into v_persons from public.angajati employee;
     with taken as (
-        delete from hikvision_sync.edits e
-        where e.id in (
-            select i.id from hikvision_sync.edits i where i.employee_id is not null order by i.id
+        delete from hikvision_sync.edits edit
+        where edit.id in (
+            select waiting.id from hikvision_sync.edits waiting
+            where waiting.employee_id is not null order by waiting.id
             limit greatest(1, 20000 / greatest(1, v_terminals))
             for update skip locked
         )
-        returning e.*
+        returning edit.*
     ), fills as (
-        delete from hikvision_sync.edits e
-        where e.id in (
-            select i.id from hikvision_sync.edits i where i.employee_id is null order by i.id
+        delete from hikvision_sync.edits edit
+        where edit.id in (
+            select waiting.id from hikvision_sync.edits waiting
+            where waiting.employee_id is null order by waiting.id
             limit greatest(1, 20000 / greatest(1, v_persons))
             for update skip locked
         )
-        returning e.*
+        returning edit.*
     )
-    select array_agg(t.employee_id), array_agg(t.terminal_id), array_agg(t.edited_at)
+    select array_agg(edit.employee_id), array_agg(edit.terminal_id), array_agg(edit.edited_at)
         into v_employee_ids, v_terminal_ids, v_edited_at
-        from (select * from taken union all select * from fills) t;
+        from (select * from taken union all select * from fills) edit;
     if v_edited_at is null then
         return;
     end if;
-    delete from hikvision_sync.posts p where p.ctid in (
-        select o.ctid from hikvision_sync.posts o
-        where o.posted_at < clock_timestamp() - interval '6 hours' for update skip locked);
+    delete from hikvision_sync.posts post where post.ctid in (
+        select forgotten.ctid from hikvision_sync.posts forgotten
+        where forgotten.posted_at < clock_timestamp() - interval '6 hours'
+        for update skip locked);
     insert into hikvision_sync.terminals (terminal_id)
-        select d.id from public.dispozitive_pontaj d where d.status = 'activ' order by d.id
+        select device.id from public.dispozitive_pontaj device
+        where device.status = 'activ' order by device.id
         on conflict do nothing;
     with edited as (
-        select e.employee_id, e.terminal_id, min(e.edited_at) as edited_at
+        select edit.employee_id, edit.terminal_id, min(edit.edited_at) as edited_at
         from unnest(v_employee_ids, v_terminal_ids, v_edited_at)
-             as e(employee_id, terminal_id, edited_at)
-        group by e.employee_id, e.terminal_id
+             as edit(employee_id, terminal_id, edited_at)
+        group by edit.employee_id, edit.terminal_id
     )
-    insert into hikvision_sync.pairs as p (terminal_id, employee_id, wanted_since, leaves)
-        select w.terminal_id, w.employee_id, min(w.edited_at),
-               bool_and(h.employee_no is not null and passes.id is null)
+    -- meet and take set wanted and wanted_since in the same way. A function for that cannot be
+    -- inlined, because it sets its search_path; this statement would take a fifth longer.
+    insert into hikvision_sync.pairs as pair (terminal_id, employee_id, wanted_since, leaves)
+        select spread.terminal_id, spread.employee_id, min(spread.edited_at),
+               bool_and(known.employee_no is not null and passing.id is null)
         from (
-            select d.id as terminal_id, e.employee_id, e.edited_at
-            from edited e
-            cross join public.dispozitive_pontaj d
-            where e.employee_id is not null
-              and (d.status = 'activ'
-                   or exists (select from hikvision_sync.pairs h
-                              where h.terminal_id = d.id and h.employee_id = e.employee_id))
+            select device.id as terminal_id, edited.employee_id, edited.edited_at
+            from edited
+            cross join public.dispozitive_pontaj device
+            where edited.employee_id is not null
+              and (device.status = 'activ'
+                   or exists (select from hikvision_sync.pairs known
+                              where known.terminal_id = device.id
+                                and known.employee_id = edited.employee_id))
             union all
-            select d.id, a.id, e.edited_at
-            from edited e
-            join public.dispozitive_pontaj d on d.id = e.terminal_id
-            cross join public.angajati a
-            where e.employee_id is null
-              and (a.status = 'activ'
-                   or exists (select from public.angajati_biometrie b
-                              where b.angajat_id = a.id and b.employee_no is not null))
-        ) w
-        left join hikvision_sync.pairs h
-            on h.terminal_id = w.terminal_id and h.employee_id = w.employee_id
+            select device.id, employee.id, edited.edited_at
+            from edited
+            join public.dispozitive_pontaj device on device.id = edited.terminal_id
+            cross join public.angajati employee
+            where edited.employee_id is null
+              and (employee.status = 'activ'
+                   or exists (select from public.angajati_biometrie biometrics
+                              where biometrics.angajat_id = employee.id
+                                and biometrics.employee_no is not null))
+        ) spread
+        left join hikvision_sync.pairs known
+            on known.terminal_id = spread.terminal_id and known.employee_id = spread.employee_id
         left join (
-            select a.id
-            from public.angajati a join public.angajati_biometrie b on b.angajat_id = a.id
-            where a.status = 'activ' and b.employee_no is not null
-        ) passes on passes.id = w.employee_id
-        group by w.terminal_id, w.employee_id
-        order by w.terminal_id, w.employee_id
+            select employee.id
+            from public.angajati employee
+            join public.angajati_biometrie biometrics on biometrics.angajat_id = employee.id
+            where employee.status = 'activ' and biometrics.employee_no is not null
+        ) passing on passing.id = spread.employee_id
+        group by spread.terminal_id, spread.employee_id
+        order by spread.terminal_id, spread.employee_id
         on conflict (terminal_id, employee_id) do update set
-            wanted = p.wanted + 1,
-            wanted_since = case when p.wanted > p.done then p.wanted_since
+            wanted = pair.wanted + 1,
+            wanted_since = case when pair.wanted > pair.done then pair.wanted_since
                                 else excluded.wanted_since end,
             leaves = excluded.leaves,
             attempts = 0,
             next_attempt_at = clock_timestamp();
 end $$;
 
--- Make a free terminal p_receiver's; free -> leased. Its row must be locked by the caller.
+-- Give a free terminal's lease to p_receiver: free -> leased. The caller has locked its row.
 create or replace function hikvision_sync.take_lease(
     p_terminal_id uuid, p_receiver text, p_now timestamptz, p_lease_seconds double precision
 ) returns hikvision_sync.terminals language sql security definer set search_path = '' as $$
-    update hikvision_sync.terminals t set
-        fence = t.fence + 1,
+    update hikvision_sync.terminals terminal set
+        fence = terminal.fence + 1,
         leased_by = p_receiver,
         leased_at = p_now,
         leased_until = p_now + make_interval(secs => least(p_lease_seconds, 600))
-    where t.terminal_id = p_terminal_id
-    returning t.*
+    where terminal.terminal_id = p_terminal_id
+    returning terminal.*
 $$;
 
--- Whether a terminal is to be asked which hardware it is: never asked, not for a while, or not
--- since something went wrong, after which another may stand there.
+-- An earlier version's parameter has another name, which cannot be replaced.
+drop function if exists hikvision_sync.look_due(
+    hikvision_sync.terminals, timestamptz, double precision);
+
+-- Say whether a terminal has to be asked which hardware it is: it never was, or not for
+-- p_look_seconds, or something went wrong since, and other hardware may stand there now.
 create or replace function hikvision_sync.look_due(
-    t hikvision_sync.terminals, p_now timestamptz, p_look_seconds double precision
+    p_terminal hikvision_sync.terminals, p_now timestamptz, p_look_seconds double precision
 ) returns boolean language sql immutable set search_path = '' as $$
-    select t.looked_at is null or t.failures > 0
-        or t.looked_at < p_now - make_interval(secs => p_look_seconds)
+    select p_terminal.looked_at is null or p_terminal.failures > 0
+        or p_terminal.looked_at < p_now - make_interval(secs => p_look_seconds)
 $$;
 
--- Functions that answer or are asked in another shape than in an earlier version of this file.
+-- Earlier versions of these functions took other arguments, or returned other columns.
 drop function if exists public.hikvision_sync_claim(text, double precision, integer);
 drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
 drop function if exists public.hikvision_sync_record(
@@ -134,12 +147,13 @@ drop function if exists public.hikvision_sync_release(
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
--- Lease one terminal that has due work and return up to p_limit of its wanted pairs; or one that is
--- to be looked at, which may have none: then a single row without an employee.
--- Promise: no two callers get the same terminal (for update skip locked); terminals take turns,
--- the one that waited longest first; no row means nothing is due. Who may not pass any more does not
--- wait behind an import that takes hours: terminals with leavers go before all others, and are left
--- again when these are done. Reads pairs without locking them: the lease is the lock.
+-- Lease one terminal that has due pairs, and return up to p_limit of them. Where only a look at the
+-- hardware is due, lease that terminal and return a single row without an employee.
+-- Promise: no two callers get the same terminal (for update skip locked). Terminals take turns:
+-- the one that waited longest comes first. No row means that nothing is due. People who may not
+-- pass any more do not wait behind an import that takes hours: a terminal that holds such leavers
+-- comes before all others, and then only its leavers are returned. Pairs are read without a lock:
+-- the lease is the lock.
 create or replace function public.hikvision_sync_claim(
     p_receiver text, p_lease_seconds double precision, p_limit integer,
     p_look_seconds double precision default 900
@@ -156,23 +170,25 @@ declare
 begin
     perform hikvision_sync.spread_edits();
     v_now := clock_timestamp();
-    select t.terminal_id, l.leavers into v_terminal_id, v_leavers
-    from hikvision_sync.terminals t
-    join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
+    select terminal.terminal_id, leavers.wait into v_terminal_id, v_leavers
+    from hikvision_sync.terminals terminal
+    join public.dispozitive_pontaj device
+        on device.id = terminal.terminal_id and device.status = 'activ'
     cross join lateral (
-        select exists (select from hikvision_sync.pairs p
-                       where p.terminal_id = t.terminal_id and p.leaves and p.wanted > p.done
-                         and p.next_attempt_at <= v_now) as leavers) l
-    where (t.leased_by is null or t.leased_until < v_now)
-      and (t.free_at <= v_now or t.last_held_by = p_receiver)
-      and (t.rests_until is null or t.rests_until <= v_now)
-      and (t.looked_at < v_now - make_interval(secs => p_look_seconds)
-           or exists (select from hikvision_sync.pairs p
-                      where p.terminal_id = t.terminal_id and p.wanted > p.done
-                        and p.next_attempt_at <= v_now))
-    order by l.leavers desc, t.leased_at nulls first, t.terminal_id
+        select exists (select from hikvision_sync.pairs pair
+                       where pair.terminal_id = terminal.terminal_id and pair.leaves
+                         and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as wait
+    ) leavers
+    where (terminal.leased_by is null or terminal.leased_until < v_now)
+      and (terminal.free_at <= v_now or terminal.last_held_by = p_receiver)
+      and (terminal.rests_until is null or terminal.rests_until <= v_now)
+      and (terminal.looked_at < v_now - make_interval(secs => p_look_seconds)
+           or exists (select from hikvision_sync.pairs pair
+                      where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
+                        and pair.next_attempt_at <= v_now))
+    order by leavers.wait desc, terminal.leased_at nulls first, terminal.terminal_id
     limit 1
-    for update of t skip locked;
+    for update of terminal skip locked;
     if not found then
         return;
     end if;
@@ -180,20 +196,20 @@ begin
     return query
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
                hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
-               w.employee_id, w.wanted, w.attempts, w.employee_no, w.photo
+               due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo
         from (select) one left join lateral (
-            select p.* from hikvision_sync.pairs p
-            where p.terminal_id = v_terminal.terminal_id and p.wanted > p.done
-              and p.next_attempt_at <= v_now and (p.leaves or not v_leavers)
-            order by p.leaves desc, p.attempts, p.wanted_since, p.employee_id
-            limit least(p_limit, 1000)) w on true;
+            select pair.* from hikvision_sync.pairs pair
+            where pair.terminal_id = v_terminal.terminal_id and pair.wanted > pair.done
+              and pair.next_attempt_at <= v_now and (pair.leaves or not v_leavers)
+            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
+            limit least(p_limit, 1000)) due on true;
 end $$;
 
--- Lease one named terminal, for a look at it or a button's push.
--- Promise: state is `leased` (with the fence to show later), or `busy` (another holds it, or its
--- pause is not over) or `resting` (left alone for rest_reason, because it refused the login and
--- trying again would lock the account); only the first leases anything. A terminal that rests for
--- another reason is leased: somebody wants to know now.
+-- Lease one named terminal, for a look at its hardware or a button's push.
+-- Promise: state is `leased`, with the fence to show later; or `busy`, because another receiver
+-- holds it or the pause after its last call is not over; or `resting`, because it refused the login
+-- and trying again would lock the account (rest_reason says it in words). Only `leased` leases
+-- anything. A terminal that rests for another reason is leased: a person wants to know now.
 create or replace function public.hikvision_sync_lease(
     p_receiver text, p_terminal_id uuid, p_lease_seconds double precision,
     p_look_seconds double precision default 900
@@ -208,8 +224,8 @@ begin
     insert into hikvision_sync.terminals (terminal_id) values (p_terminal_id)
         on conflict do nothing;
     v_now := clock_timestamp();
-    select t.* into v_terminal from hikvision_sync.terminals t
-        where t.terminal_id = p_terminal_id for update;
+    select terminal.* into v_terminal from hikvision_sync.terminals terminal
+        where terminal.terminal_id = p_terminal_id for update;
     if v_terminal.login_refused and v_terminal.rests_until > v_now then
         return query select 'resting', null::bigint, v_terminal.failures, v_terminal.rest_reason,
                             null::jsonb, false;
@@ -226,23 +242,24 @@ begin
 end $$;
 
 -- Lengthen a lease to at least p_lease_seconds from now.
--- Promise: held = false means another receiver may be at the terminal; make no further call.
+-- Promise: held = false means that another receiver may be at the terminal: make no further call.
 create or replace function public.hikvision_sync_renew(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision
 ) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
 begin
-    update hikvision_sync.terminals t set
-        leased_until = greatest(t.leased_until, clock_timestamp()
+    update hikvision_sync.terminals terminal set
+        leased_until = greatest(terminal.leased_until, clock_timestamp()
                                 + make_interval(secs => least(p_lease_seconds, 600)))
-    where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
+    where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
+      and terminal.leased_by is not null;
     return query select found;
 end $$;
 
--- Remember what hardware and firmware stand behind a leased terminal, and what they were found to
--- take. p_device is a jsonb object; its `serial` tells one piece of hardware from another.
--- Promise: replaced = true means another one stands there now. The ledger for it starts again: what
--- it holds is unknown, and everybody is wanted there, those too who may not pass. Safe to repeat: it
--- says so again under the same lease, whose visit is over.
+-- Remember the device behind a leased terminal: its hardware, its firmware and what it can do.
+-- p_device is a jsonb object; its `serial` tells one piece of hardware from another.
+-- Promise: replaced = true means that another device stands there now. The terminal's pairs begin
+-- again: the people on it are unknown, so everybody is wanted there, also those who may not pass.
+-- Safe to repeat: under the same lease it answers replaced = true again.
 create or replace function public.hikvision_sync_meet(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_device jsonb
 ) returns table (held boolean, replaced boolean)
@@ -250,54 +267,59 @@ language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
     v_replaced boolean;
-    v_told boolean;
+    v_replaced_before boolean;
     v_now timestamptz;
 begin
-    select r.held into v_held
-        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    select renewed.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         v_now := clock_timestamp();
-        select nullif(t.device ->> 'serial', '') <> nullif(p_device ->> 'serial', ''),
-               t.replaced_at_fence = p_fence
-            into v_replaced, v_told
-            from hikvision_sync.terminals t where t.terminal_id = p_terminal_id;
-        update hikvision_sync.terminals t set
+        select nullif(terminal.device ->> 'serial', '') <> nullif(p_device ->> 'serial', ''),
+               terminal.replaced_at_fence = p_fence
+            into v_replaced, v_replaced_before
+            from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
+        update hikvision_sync.terminals terminal set
             device = p_device,
-            -- Its row was changed since it was leased: this was perhaps still the old address.
-            looked_at = case when t.changed_at >= t.leased_at then t.looked_at else v_now end,
-            replaced_at_fence = case when v_replaced then p_fence else t.replaced_at_fence end
-        where t.terminal_id = p_terminal_id;
+            -- Its row was changed since it was leased: this may still be the old address's device.
+            looked_at = case when terminal.changed_at >= terminal.leased_at
+                             then terminal.looked_at else v_now end,
+            replaced_at_fence = case when v_replaced then p_fence
+                                     else terminal.replaced_at_fence end
+        where terminal.terminal_id = p_terminal_id;
         if v_replaced then
-            update hikvision_sync.pairs p set
-                wanted = p.wanted + 1,
-                wanted_since = case when p.wanted > p.done then p.wanted_since else v_now end,
+            update hikvision_sync.pairs pair set
+                wanted = pair.wanted + 1,
+                wanted_since = case when pair.wanted > pair.done then pair.wanted_since
+                                    else v_now end,
                 attempts = 0,
                 next_attempt_at = v_now,
-                photo = case when p.employee_no is not null then 'unknown' end
-            from (select h.employee_id from hikvision_sync.pairs h  -- in claim's order: no deadlock
-                  where h.terminal_id = p_terminal_id order by h.employee_id for update) o
-            where p.terminal_id = p_terminal_id and p.employee_id = o.employee_id;
+                photo = case when pair.employee_no is not null then 'unknown' end
+            from (select pair.employee_id from hikvision_sync.pairs pair
+                  where pair.terminal_id = p_terminal_id
+                  order by pair.employee_id for update) locked  -- in claim's order: no deadlock
+            where pair.terminal_id = p_terminal_id and pair.employee_id = locked.employee_id;
             insert into hikvision_sync.edits (terminal_id) values (p_terminal_id);
         end if;
     end if;
-    return query select v_held, coalesce(v_replaced, false) or coalesce(v_told, false);
+    return query select v_held, coalesce(v_replaced, false) or coalesce(v_replaced_before, false);
 end $$;
 
--- Lock an employee's pair with a terminal, and that of whoever has the number there.
--- Promise: in the order in which spread_edits locks them, so that neither waits for the other.
+-- Lock an employee's pair with a terminal, and the pair of the person who has the number there.
+-- Promise: it locks in the order in which spread_edits does, so that neither waits for the other.
 create or replace function hikvision_sync.lock_number(
     p_terminal_id uuid, p_employee_id uuid, p_employee_no text
 ) returns void language plpgsql security definer set search_path = '' as $$
 begin
-    perform from hikvision_sync.pairs p
-    where p.terminal_id = p_terminal_id
-      and (p.employee_id = p_employee_id or p.employee_no = p_employee_no)
-    order by p.employee_id
+    perform from hikvision_sync.pairs pair
+    where pair.terminal_id = p_terminal_id
+      and (pair.employee_id = p_employee_id or pair.employee_no = p_employee_no)
+    order by pair.employee_id
     for update;
 end $$;
 
--- Return up to p_limit due pairs of a terminal that is already leased, as claim does.
--- Promise: a button's long run serves what HR edits meanwhile, at its next visit to the terminal.
+-- Return up to p_limit due pairs of a terminal that the caller has leased already.
+-- Promise: a button's long run also serves what HR edits meanwhile, at its next visit to the
+-- terminal. No row where the lease is lost.
 create or replace function public.hikvision_sync_due(
     p_terminal_id uuid, p_fence bigint, p_limit integer
 ) returns table (
@@ -308,19 +330,21 @@ create or replace function public.hikvision_sync_due(
 begin
     perform hikvision_sync.spread_edits();
     return query
-        select t.terminal_id, t.fence, t.failures,
-               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo
-        from hikvision_sync.terminals t
-        join hikvision_sync.pairs p on p.terminal_id = t.terminal_id
-        where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null
-          and p.wanted > p.done and p.next_attempt_at <= clock_timestamp()
-        order by p.leaves desc, p.attempts, p.wanted_since, p.employee_id
+        select terminal.terminal_id, terminal.fence, terminal.failures,
+               pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo
+        from hikvision_sync.terminals terminal
+        join hikvision_sync.pairs pair on pair.terminal_id = terminal.terminal_id
+        where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
+          and terminal.leased_by is not null
+          and pair.wanted > pair.done and pair.next_attempt_at <= clock_timestamp()
+        order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
         limit least(p_limit, 1000);
 end $$;
 
--- Want one pair of a leased terminal now, whatever was done before, and return it.
--- Promise: a button's push that fails, or whose receiver dies in it, stays wanted: the worker
--- finishes it. No row: the lease is lost. was_wanted: so it was before, for some other reason.
+-- Want one pair of a leased terminal now, even if it is done, and return it.
+-- Promise: when the button's push fails, or its receiver dies in it, the pair stays wanted and the
+-- worker finishes it. No row: the lease is lost. was_wanted: the pair was wanted before, for
+-- another reason.
 create or replace function public.hikvision_sync_take(
     p_terminal_id uuid, p_fence bigint, p_employee_id uuid
 ) returns table (
@@ -332,28 +356,31 @@ create or replace function public.hikvision_sync_take(
 begin
     return query
         with leased as (
-            select t.terminal_id, t.fence, t.failures from hikvision_sync.terminals t
-            where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null
+            select terminal.terminal_id, terminal.fence, terminal.failures
+            from hikvision_sync.terminals terminal
+            where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
+              and terminal.leased_by is not null
         ), taken as (
-            insert into hikvision_sync.pairs as p (terminal_id, employee_id)
-                select l.terminal_id, p_employee_id from leased l
+            insert into hikvision_sync.pairs as pair (terminal_id, employee_id)
+                select leased.terminal_id, p_employee_id from leased
                 on conflict (terminal_id, employee_id) do update set
-                    wanted = p.wanted + 1,
-                    wanted_since = case when p.wanted > p.done then p.wanted_since
+                    wanted = pair.wanted + 1,
+                    wanted_since = case when pair.wanted > pair.done then pair.wanted_since
                                         else clock_timestamp() end,
                     next_attempt_at = clock_timestamp()
-                returning p.*
+                returning pair.*
         )
-        select l.terminal_id, l.fence, l.failures,
-               p.employee_id, p.wanted, p.attempts, p.employee_no, p.photo, p.wanted > p.done + 1
-        from leased l join taken p on p.terminal_id = l.terminal_id;
+        select leased.terminal_id, leased.fence, leased.failures,
+               taken.employee_id, taken.wanted, taken.attempts, taken.employee_no, taken.photo,
+               taken.wanted > taken.done + 1
+        from leased join taken on taken.terminal_id = leased.terminal_id;
 end $$;
 
--- Note under which number a person is about to be put on a terminal, or to get another face there.
--- Promise: whoever a call may put there is known here before it is made, and from then on no photo is
--- believed to be there until one is recorded; a receiver that dies before it records leaves nobody
--- behind who could not be made to leave, and no photo that is taken for another. Whoever had the
--- number on this terminal has it no longer.
+-- Note a number before it is put on a terminal, or before the face under it is changed there.
+-- Promise: the ledger knows every person whom a call may put there, before the call is made; and
+-- from then on it believes in no photo there until one is recorded. So a receiver that dies before
+-- it records leaves no person behind who could not be removed, and no photo that passes for
+-- another. Another person who had the number on this terminal has it no longer.
 create or replace function public.hikvision_sync_intend(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_employee_no text
@@ -362,27 +389,27 @@ language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
 begin
-    select r.held into v_held
-        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    select renewed.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
-        update hikvision_sync.pairs p set employee_no = null, photo = null
-        where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
-          and p.employee_id <> p_employee_id;
-        update hikvision_sync.pairs p set employee_no = p_employee_no, photo = 'unknown'
-        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id;
+        update hikvision_sync.pairs pair set employee_no = null, photo = null
+        where pair.terminal_id = p_terminal_id and pair.employee_no = p_employee_no
+          and pair.employee_id <> p_employee_id;
+        update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = 'unknown'
+        where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id;
     end if;
     return query select v_held;
 end $$;
 
 -- Record what became of one claimed pair, and lengthen the lease.
--- Promise: with p_retry_seconds null the claimed version is done (whatever its status: bad data
--- is done until HR changes it); otherwise the pair stays wanted and is due again after so many
--- seconds. Safe to repeat. held = false: nothing was written, the next holder does it again.
--- p_late: they were recorded before, by a push that was only now asked back; what the ledger has of
--- them since is left alone.
--- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number is one
--- person's: whoever held it there before holds it no longer, and will not have it ended.
+-- Promise: where p_retry_seconds is null the claimed version is done, whatever its status: bad data
+-- is done until HR changes it. Otherwise the pair stays wanted, and is due again after so many
+-- seconds. Safe to repeat. held = false: nothing was written, and the next holder does it again.
+-- p_late: the pair was recorded before, by a push that was only now asked back; what the ledger has
+-- noted of number and photo since is left alone.
+-- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number belongs to
+-- one person: another person who had it on this terminal has it no longer.
 create or replace function public.hikvision_sync_record(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_version bigint,
@@ -394,42 +421,45 @@ declare
     v_held boolean;
     v_now timestamptz;
 begin
-    select r.held into v_held
-        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) r;
+    select renewed.held into v_held
+        from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
         v_now := clock_timestamp();
-        update hikvision_sync.pairs p set
+        update hikvision_sync.pairs pair set
             -- wanted -> done, or wanted -> wanted later. An edit since the claim has reset
-            -- attempts and next_attempt_at: they are its own, and are left alone.
+            -- attempts and next_attempt_at: they belong to that edit, and are left alone.
             done = case when p_retry_seconds is null
-                        then greatest(p.done, least(p_version, p.wanted)) else p.done end,
-            attempts = case when p.wanted > p_version then p.attempts
-                            when p_retry_seconds is null then 0 else p.attempts + 1 end,
-            next_attempt_at = case when p.wanted > p_version then p.next_attempt_at
+                        then greatest(pair.done, least(p_version, pair.wanted))
+                        else pair.done end,
+            attempts = case when pair.wanted > p_version then pair.attempts
+                            when p_retry_seconds is null then 0 else pair.attempts + 1 end,
+            next_attempt_at = case when pair.wanted > p_version then pair.next_attempt_at
                 else v_now + make_interval(secs => coalesce(p_retry_seconds, 0)) end,
-            wanted_since = case when p_retry_seconds is null then v_now else p.wanted_since end,
+            wanted_since = case when p_retry_seconds is null then v_now
+                                else pair.wanted_since end,
             status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
-            employee_no = case when p_late then p.employee_no else p_employee_no end,
+            employee_no = case when p_late then pair.employee_no else p_employee_no end,
             photo = case when not p_late then p_photo
-                         when p_status = 'success' or p.employee_no is null then p.photo
+                         when p_status = 'success' or pair.employee_no is null then pair.photo
                          else 'unknown' end
-        where p.terminal_id = p_terminal_id and p.employee_id = p_employee_id
-          and p.done <= p_version;  -- what came of an older version is not true any more
+        where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id
+          and pair.done <= p_version;  -- what came of an older version is not true any more
         if found and not p_late then
-            update hikvision_sync.pairs p set employee_no = null, photo = null
-            where p.terminal_id = p_terminal_id and p.employee_no = p_employee_no
-              and p.employee_id <> p_employee_id;
+            update hikvision_sync.pairs pair set employee_no = null, photo = null
+            where pair.terminal_id = p_terminal_id and pair.employee_no = p_employee_no
+              and pair.employee_id <> p_employee_id;
         end if;
     end if;
     return query select v_held;
 end $$;
 
 -- Give a terminal back.
--- Promise: no other receiver leases it for p_pause_seconds (the pause between two device calls holds
--- across receivers too; within one, its gate keeps it). With p_rest_seconds it is left alone that
--- long for p_reason, unless its row in dispozitive_pontaj was changed since it was leased: then the
--- reason may be gone. held = false: another leased it. Safe to repeat.
+-- Promise: no other receiver leases it for p_pause_seconds: the pause between two calls to a
+-- terminal holds across receivers too, and within one its gate keeps it. With p_rest_seconds the
+-- terminal rests that long for p_reason, unless its row in dispozitive_pontaj was changed since it
+-- was leased: then the reason may be gone. held = false: another receiver leased it. Safe to
+-- repeat.
 create or replace function public.hikvision_sync_release(
     p_terminal_id uuid, p_fence bigint, p_pause_seconds double precision,
     p_failures integer, p_rest_seconds double precision, p_reason text, p_login_refused boolean,
@@ -438,36 +468,39 @@ create or replace function public.hikvision_sync_release(
 declare
     v_now timestamptz := clock_timestamp();
 begin
-    update hikvision_sync.terminals t set          -- leased -> free
-        last_held_by = t.leased_by,
+    update hikvision_sync.terminals terminal set   -- leased -> free
+        last_held_by = terminal.leased_by,
         leased_by = null,
         leased_until = null,
         free_at = v_now + make_interval(secs => least(p_pause_seconds, 60)),
-        failures = case when t.changed_at >= t.leased_at then 0 else p_failures end,
-        rests_until = case when t.changed_at >= t.leased_at then null
+        failures = case when terminal.changed_at >= terminal.leased_at then 0 else p_failures end,
+        rests_until = case when terminal.changed_at >= terminal.leased_at then null
                            else v_now + make_interval(secs => p_rest_seconds) end,
-        rest_reason = case when t.changed_at >= t.leased_at then null else left(p_reason, 500) end,
+        rest_reason = case when terminal.changed_at >= terminal.leased_at then null
+                           else left(p_reason, 500) end,
         rest_kind = left(p_kind, 20),              -- says something only beside a rest_reason
-        login_refused = p_login_refused and (t.changed_at is null or t.changed_at < t.leased_at)
-    where t.terminal_id = p_terminal_id and t.fence = p_fence and t.leased_by is not null;
+        login_refused = p_login_refused
+            and (terminal.changed_at is null or terminal.changed_at < terminal.leased_at)
+    where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
+      and terminal.leased_by is not null;
     return query select found or exists (    -- given back already, by a call whose answer got lost
-        select from hikvision_sync.terminals t
-        where t.terminal_id = p_terminal_id and t.fence = p_fence);
+        select from hikvision_sync.terminals terminal
+        where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence);
 end $$;
 
 -- Want one employee, or (null) every employee, on every active terminal, as if HR had edited them.
--- For the first fill after installing, and for an operator who mistrusts a terminal.
+-- An operator calls this to fill the terminals after installing, or to have them looked through.
 create or replace function public.hikvision_sync_want(p_employee_id uuid)
 returns table (employees bigint) language plpgsql security definer set search_path = '' as $$
 declare
     v_count bigint;
 begin
     insert into hikvision_sync.edits (employee_id)
-        select a.id from public.angajati a
-        where p_employee_id is null or a.id = p_employee_id
-        union   -- those of whom HR has no row any more, too: they may still be on a terminal
-        select p.employee_id from hikvision_sync.pairs p
-        where p_employee_id is null or p.employee_id = p_employee_id;
+        select employee.id from public.angajati employee
+        where p_employee_id is null or employee.id = p_employee_id
+        union   -- also people whose row HR has deleted: they may still be on a terminal
+        select pair.employee_id from hikvision_sync.pairs pair
+        where p_employee_id is null or pair.employee_id = p_employee_id;
     get diagnostics v_count = row_count;
     return query select v_count;
 end $$;

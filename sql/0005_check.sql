@@ -1,142 +1,156 @@
--- What `receiver check` asks the database. Needs 0001 to 0003. Safe to run twice.
+-- What `receiver check` asks the database. Needs 0001 to 0003. Safe to run again.
 
 begin;
 
--- What became of the newest webhooks: at most 40, of the last hour, the newest first.
--- Promise: no request's or answer's content, and nothing of pg_net's other users: a request is ours
--- where `posts` has its id. `ends` is one word for each: accepted, unsigned (401), late (401, by its
--- timestamp), refused (any other answer of the receiver), status (an answer that is not the
--- receiver's), timeout, error, queued, `under way`, lost (neither queued nor answered after a
--- minute). Beside it the newest status of the kinds refused and status, pg_net's newest error, and
--- for how long the oldest has been queued.
+-- Say what became of the newest webhooks: at most 40, of the last hour, the newest first.
+-- Promise: it returns no content of a request or an answer, and nothing of pg_net's other users: a
+-- request is ours where `posts` has its id. `ends` is one word for each: accepted, unsigned (401),
+-- late (401, by its timestamp), refused (any other answer of the receiver), status (an answer that
+-- is not the receiver's), timeout, error, queued, `under way`, lost (neither queued nor answered
+-- after a minute). Beside it are the newest status of the kinds refused and status, pg_net's newest
+-- error, and for how many seconds the oldest has been queued.
 create or replace function hikvision_sync.webhook_ends() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
     return (
     with ours as (
-        select i.id, p.posted_at from (
+        select request.id, post.posted_at from (
             select * from hikvision_sync.posts
             where posted_at > clock_timestamp() - interval '1 hour'
             order by posted_at desc limit 40
-        ) p cross join lateral unnest(p.request_ids) as i(id)
-        order by p.posted_at desc, i.id desc limit 40
+        ) post cross join lateral unnest(post.request_ids) as request(id)
+        order by post.posted_at desc, request.id desc limit 40
     ), answers as (  -- one that was sent twice has two
-        select distinct on (r.id) r.* from net._http_response r
-        where r.created > clock_timestamp() - interval '1 hour'
-          and r.id in (select o.id from ours o)
-        order by r.id, r.created desc
+        select distinct on (response.id) response.* from net._http_response response
+        where response.created > clock_timestamp() - interval '1 hour'
+          and response.id in (select ours.id from ours)
+        order by response.id, response.created desc
     ), known as (
-        select o.id, o.posted_at, r.status_code, r.error_msg, case
-            when r.status_code = 202 and r.content like '{"accepted"%' then 'accepted'
-            when r.status_code = 401 and r.content_type like 'application/problem+json%'
-                then case when r.content like '%over 5 minutes off%' then 'late' else 'unsigned' end
-            when r.content_type like 'application/problem+json%' then 'refused'
-            when r.status_code is not null then 'status'
-            when r.timed_out then 'timeout'
-            when r.id is not null then 'error'
-            when q.id is not null then 'queued'
-            when o.posted_at < clock_timestamp() - interval '1 minute' then 'lost'
+        select ours.id, ours.posted_at, answer.status_code, answer.error_msg, case
+            when answer.status_code = 202 and answer.content like '{"accepted"%' then 'accepted'
+            when answer.status_code = 401 and answer.content_type like 'application/problem+json%'
+                then case when answer.content like '%over 5 minutes off%'
+                          then 'late' else 'unsigned' end
+            when answer.content_type like 'application/problem+json%' then 'refused'
+            when answer.status_code is not null then 'status'
+            when answer.timed_out then 'timeout'
+            when answer.id is not null then 'error'
+            when queued.id is not null then 'queued'
+            when ours.posted_at < clock_timestamp() - interval '1 minute' then 'lost'
             else 'under way' end as ends
-        from ours o
-        left join answers r on r.id = o.id
-        left join net.http_request_queue q on q.id = o.id
+        from ours
+        left join answers answer on answer.id = ours.id
+        left join net.http_request_queue queued on queued.id = ours.id
     )
     select jsonb_build_object(
-        'ends', coalesce(jsonb_agg(k.ends order by k.posted_at desc, k.id desc), '[]'),
-        'status', (array_agg(k.status_code order by k.posted_at desc, k.id desc)
-                   filter (where k.ends in ('refused', 'status')))[1],
-        'error', (array_agg(left(k.error_msg, 200) order by k.posted_at desc, k.id desc)
-                  filter (where k.ends = 'error'))[1],
+        'ends', coalesce(jsonb_agg(known.ends order by known.posted_at desc, known.id desc), '[]'),
+        'status', (array_agg(known.status_code order by known.posted_at desc, known.id desc)
+                   filter (where known.ends in ('refused', 'status')))[1],
+        'error', (array_agg(left(known.error_msg, 200) order by known.posted_at desc, known.id desc)
+                  filter (where known.ends = 'error'))[1],
         'queued_s', extract(epoch from clock_timestamp()
-                            - min(k.posted_at) filter (where k.ends = 'queued')))
-    from known k);
+                            - min(known.posted_at) filter (where known.ends = 'queued')))
+    from known);
 end $$;
 
--- How the work goes as a whole: how many edits nobody has taken and for how long the oldest of them
--- waits; for how long a pair that could have been claimed was not; how long ago a terminal was looked
--- at that does not rest; and when a receiver was last seen. A check is none: its leases bear its
--- name, `check:…`.
+-- Say how the work goes as a whole: how many edits no receiver has taken, and for how long the
+-- oldest of them has waited; for how long a pair that could have been claimed was not; how long ago
+-- a terminal that does not rest was looked at; and how long ago a receiver was last seen. All times
+-- are in seconds. A check counts as no receiver: its leases bear its name, `check:…`.
 create or replace function hikvision_sync.work() returns jsonb
 language sql volatile security definer set search_path = '' as $$
     select jsonb_build_object(
         'edits', (select count(*) from hikvision_sync.edits),
-        'edits_s', (select extract(epoch from n.now - min(e.edited_at))
-                    from hikvision_sync.edits e),
+        'edits_s', (select extract(epoch from clock.now - min(edit.edited_at))
+                    from hikvision_sync.edits edit),
         'due_s', (
-            select extract(epoch from n.now - min(greatest(
-                p.next_attempt_at, t.rests_until, t.free_at, t.leased_until, t.changed_at)))
-            from hikvision_sync.pairs p
-            join public.dispozitive_pontaj d on d.id = p.terminal_id and d.status = 'activ'
-            join hikvision_sync.terminals t on t.terminal_id = p.terminal_id
-            where p.wanted > p.done),
+            select extract(epoch from clock.now - min(greatest(
+                pair.next_attempt_at, terminal.rests_until, terminal.free_at,
+                terminal.leased_until, terminal.changed_at)))
+            from hikvision_sync.pairs pair
+            join public.dispozitive_pontaj device
+                on device.id = pair.terminal_id and device.status = 'activ'
+            join hikvision_sync.terminals terminal on terminal.terminal_id = pair.terminal_id
+            where pair.wanted > pair.done),
         'looked_s', (
-            select extract(epoch from n.now - min(greatest(
-                t.looked_at, t.rests_until, t.free_at, t.leased_until, t.changed_at)))
-            from hikvision_sync.terminals t
-            join public.dispozitive_pontaj d on d.id = t.terminal_id and d.status = 'activ'
-            where t.looked_at is not null),
-        'seen_s', extract(epoch from n.now - greatest(
-            (select max(p.recorded_at) from hikvision_sync.pairs p),
+            select extract(epoch from clock.now - min(greatest(
+                terminal.looked_at, terminal.rests_until, terminal.free_at,
+                terminal.leased_until, terminal.changed_at)))
+            from hikvision_sync.terminals terminal
+            join public.dispozitive_pontaj device
+                on device.id = terminal.terminal_id and device.status = 'activ'
+            where terminal.looked_at is not null),
+        'seen_s', extract(epoch from clock.now - greatest(
+            (select max(pair.recorded_at) from hikvision_sync.pairs pair),
             (select max(case
-                 when t.leased_by not like 'check:%' then least(t.leased_until, n.now)
-                 when t.leased_by is null and t.last_held_by not like 'check:%'
-                 then least(t.free_at, n.now) end)
-             from hikvision_sync.terminals t))))
-    from (select clock_timestamp() as now) n
+                 when terminal.leased_by not like 'check:%'
+                 then least(terminal.leased_until, clock.now)
+                 when terminal.leased_by is null and terminal.last_held_by not like 'check:%'
+                 then least(terminal.free_at, clock.now) end)
+             from hikvision_sync.terminals terminal))))
+    from (select clock_timestamp() as now) clock
 $$;
 
--- One row per active terminal: who holds it, whether it rests, and how its pairs stand.
--- Promise: a reason names nobody: a person's number is taken out of it.
+-- Return one row for each active terminal: who holds it, whether it rests, how its pairs stand.
+-- Promise: a reason names no person: a person's number is taken out of it.
 create or replace function hikvision_sync.terminal_states()
 returns table (terminal_id uuid, state jsonb)
 language sql volatile security definer set search_path = '' as $$
-    select d.id, jsonb_build_object(
-        'host', d.ip_address,
-        'held_by', t.leased_by,
-        'held_s', extract(epoch from n.now - t.leased_at),
-        'lease_left_s', extract(epoch from t.leased_until - n.now),
-        'rests_s', case when t.rests_until > n.now then extract(epoch from t.rests_until - n.now) end,
-        'rest_reason', t.rest_reason,
-        'failures', t.failures,
-        'wanted', c.wanted, 'wanted_s', c.wanted_s, 'done_lately', c.done_lately,
-        'failing', c.failing, 'failing_for', c.failing_for,
-        'refused', c.refused, 'refused_for', c.refused_for)
-    from (select clock_timestamp() as now) n
-    cross join public.dispozitive_pontaj d
-    left join hikvision_sync.terminals t on t.terminal_id = d.id
+    select device.id, jsonb_build_object(
+        'host', device.ip_address,
+        'held_by', terminal.leased_by,
+        'held_s', extract(epoch from clock.now - terminal.leased_at),
+        'lease_left_s', extract(epoch from terminal.leased_until - clock.now),
+        'rests_s', case when terminal.rests_until > clock.now
+                        then extract(epoch from terminal.rests_until - clock.now) end,
+        'rest_reason', terminal.rest_reason,
+        'failures', terminal.failures,
+        'wanted', counted.wanted, 'wanted_s', counted.wanted_s,
+        'done_lately', counted.done_lately,
+        'failing', counted.failing, 'failing_for', counted.failing_for,
+        'refused', counted.refused, 'refused_for', counted.refused_for)
+    from (select clock_timestamp() as now) clock
+    cross join public.dispozitive_pontaj device
+    left join hikvision_sync.terminals terminal on terminal.terminal_id = device.id
     cross join lateral (
-        select count(*) filter (where p.wanted > p.done) as wanted,
-               extract(epoch from n.now
-                       - min(p.wanted_since) filter (where p.wanted > p.done)) as wanted_s,
-               count(*) filter (where p.wanted = p.done
-                                  and p.recorded_at > n.now - interval '10 minutes') as done_lately,
-               count(*) filter (where p.wanted > p.done and p.attempts >= 3) as failing,
-               mode() within group (order by p.said)
-                   filter (where p.wanted > p.done and p.attempts >= 3) as failing_for,
-               count(*) filter (where p.wanted = p.done and p.status <> 'success') as refused,
-               mode() within group (order by p.said)
-                   filter (where p.wanted = p.done and p.status <> 'success') as refused_for
+        select count(*) filter (where pair.wanted > pair.done) as wanted,
+               extract(epoch from clock.now
+                       - min(pair.wanted_since) filter (where pair.wanted > pair.done)) as wanted_s,
+               count(*) filter (where pair.wanted = pair.done
+                                  and pair.recorded_at > clock.now - interval '10 minutes'
+               ) as done_lately,
+               count(*) filter (where pair.wanted > pair.done and pair.attempts >= 3) as failing,
+               mode() within group (order by pair.said)
+                   filter (where pair.wanted > pair.done and pair.attempts >= 3) as failing_for,
+               count(*) filter (where pair.wanted = pair.done
+                                  and pair.status <> 'success') as refused,
+               mode() within group (order by pair.said)
+                   filter (where pair.wanted = pair.done
+                             and pair.status <> 'success') as refused_for
         from (
-            select p.*, case when p.status <> 'success' then regexp_replace(
-                p.message,
-                '(?<![0-9.])' || coalesce(p.employee_no, (
-                    select max(b.employee_no)::text from public.angajati_biometrie b
-                    where b.angajat_id = p.employee_id), 'nobody') || '(?![0-9]|[.][0-9])',
+            select stored.*, case when stored.status <> 'success' then regexp_replace(
+                stored.message,
+                '(?<![0-9.])' || coalesce(stored.employee_no, (
+                    select max(biometrics.employee_no)::text
+                    from public.angajati_biometrie biometrics
+                    where biometrics.angajat_id = stored.employee_id), 'nobody')
+                || '(?![0-9]|[.][0-9])',
                 '…', 'g') end as said
-            from hikvision_sync.pairs p where p.terminal_id = d.id
-        ) p
-    ) c
-    where d.status = 'activ'
-    order by d.id
+            from hikvision_sync.pairs stored where stored.terminal_id = device.id
+        ) pair
+    ) counted
+    where device.status = 'activ'
+    order by device.id
 $$;
 
 -- Name everything that keeps edits from becoming webhooks, and webhooks from becoming work.
--- Promise: one row per thing checked; fault is null where it is well, otherwise words that say
--- what to do. Returns no secret. The row `webhook_secret` carries in detail a signature over
--- `receiver-check.0.{}`, so that the receiver can tell whether its secret is the Vault's; with
--- its timestamp of 1970 that signature opens nothing. `webhook_url` carries the address without path
--- and login. The rows clock, webhooks, work and `terminal <id>` carry figures, of which the
--- receiver makes words, knowing its own clock and settings; null where they cannot be had.
+-- Promise: each thing that is checked has one row. fault is null where it is well, and otherwise
+-- says in words what to do. No secret is returned. The detail of `webhook_secret` is a signature
+-- over `receiver-check.0.{}`, which tells the receiver whether its secret is the Vault's; the
+-- receiver accepts no webhook under it, because its timestamp is of 1970. The detail of
+-- `webhook_url` is the address without path and login. The rows clock, webhooks, work and
+-- `terminal <id>` carry figures, which the receiver puts into words, since it knows its own clock
+-- and settings; they are null where the figures cannot be had.
 create or replace function public.hikvision_sync_check()
 returns table (name text, fault text, detail text)
 language plpgsql security definer set search_path = '' as $$
@@ -152,16 +166,19 @@ begin
         then 'pg_net is not installed: enable it under Database > Extensions' end, null::text;
     return query select 'ledger', case
         when to_regclass('hikvision_sync.posts') is null
-        then 'is of an older version: run sql/0001_tables.sql again, then the others' end, null::text;
+        then 'is of an older version: run sql/0001_tables.sql again, then the others' end,
+        null::text;
     return query select 'pgcrypto', case
         when to_regprocedure('extensions.hmac(bytea,bytea,text)') is null
         then 'pgcrypto is not in the schema extensions: create extension pgcrypto '
              'schema extensions' end, null::text;
     begin
-        select s.decrypted_secret into v_url
-            from vault.decrypted_secrets s where s.name = 'hikvision_sync_webhook_url';
-        select s.decrypted_secret into v_secret
-            from vault.decrypted_secrets s where s.name = 'hikvision_sync_webhook_secret';
+        select secret.decrypted_secret into v_url
+            from vault.decrypted_secrets secret
+            where secret.name = 'hikvision_sync_webhook_url';
+        select secret.decrypted_secret into v_secret
+            from vault.decrypted_secrets secret
+            where secret.name = 'hikvision_sync_webhook_secret';
     exception when others then
         return query select 'vault', 'Vault cannot be read: enable it under Database > Extensions',
                             null::text;
@@ -188,15 +205,17 @@ begin
             return query select 'webhook_secret', 'signing failed: ' || sqlstate, null::text;
         end;
     end if;
-    select count(*) into v_count from pg_catalog.pg_trigger t
-        where t.tgname like 'hikvision\_sync\_%' and not t.tgisinternal and t.tgenabled <> 'D'
-          and t.tgrelid in (to_regclass('public.angajati'),
-                            to_regclass('public.angajati_biometrie'),
-                            to_regclass('public.dispozitive_pontaj'));
+    select count(*) into v_count from pg_catalog.pg_trigger ours
+        where ours.tgname like 'hikvision\_sync\_%' and not ours.tgisinternal
+          and ours.tgenabled <> 'D'
+          and ours.tgrelid in (to_regclass('public.angajati'),
+                               to_regclass('public.angajati_biometrie'),
+                               to_regclass('public.dispozitive_pontaj'));
     return query select 'triggers', case when v_count < 8
         then 'only ' || v_count || ' of 8 triggers are there and enabled: run sql/0003_triggers.sql'
         end, null::text;
-    select count(*) into v_count from public.dispozitive_pontaj d where d.status = 'activ';
+    select count(*) into v_count
+        from public.dispozitive_pontaj device where device.status = 'activ';
     return query select 'terminals', case when v_count = 0
         then 'dispozitive_pontaj has no row with status activ' end, v_count::text;
     begin
@@ -206,8 +225,8 @@ begin
     end;
     begin
         return query select 'work', null::text, hikvision_sync.work()::text;
-        return query select 'terminal ' || s.terminal_id, null::text, s.state::text
-            from hikvision_sync.terminal_states() s;
+        return query select 'terminal ' || terminal.terminal_id, null::text, terminal.state::text
+            from hikvision_sync.terminal_states() terminal;
     exception when others then  -- the ledger is of another version
         return query select 'work', null::text, null::text;
     end;

@@ -1,11 +1,12 @@
--- Take everything of ours out of the database. Safe to run twice, and after a partial install.
--- The two Vault secrets are the operator's: delete from vault.secrets where name like
+-- Take everything of ours out of the database, whichever version is installed. Safe to run again,
+-- and after a partial installation.
+-- The two Vault secrets belong to the operator: delete from vault.secrets where name like
 -- 'hikvision_sync_%' removes them too.
 --
--- A transaction here locks one of HR's tables at most: two could deadlock with a save that writes
--- them in another order. And it gives up after waiting 2 s, because all later saves wait behind it:
--- then run the file again. Once no trigger is left, no save holds a table of ours: each drop has
--- waited for those that had fired it.
+-- A transaction that locked two of HR's tables could deadlock with a save that writes them in
+-- another order, so each transaction here locks one at most. It gives up after waiting for 2 s,
+-- because all later saves wait behind it: then run the file again. Once no trigger is left, no save
+-- holds a table of ours, because each drop has waited for the saves that had fired the trigger.
 
 begin;
 set local lock_timeout = '2s';
@@ -37,12 +38,14 @@ begin;
 
 do $$
 declare
-    f regprocedure;
+    v_function regprocedure;
 begin
-    for f in select p.oid::regprocedure from pg_proc p
-             where p.pronamespace = 'public'::regnamespace and p.proname like 'hikvision\_sync\_%'
+    for v_function in
+        select function.oid::regprocedure from pg_proc function
+        where function.pronamespace = 'public'::regnamespace
+          and function.proname like 'hikvision\_sync\_%'
     loop
-        execute format('drop function %s', f);
+        execute format('drop function %s', v_function);
     end loop;
 end $$;
 
