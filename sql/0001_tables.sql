@@ -90,8 +90,8 @@ create table if not exists hikvision_sync.terminals (
 
 commit;
 
--- Upgrades. A table that an earlier version made stays as it was above: here it gets the columns
--- that it lacks. The indexes come after the columns they need.
+-- Upgrades. `create table if not exists` leaves a table that an earlier version made as it is. Here
+-- such a table gets the columns that it lacks; the indexes follow, because they need the columns.
 
 begin;
 set local lock_timeout = '2s';
