@@ -229,10 +229,10 @@ def test_a_receiver_that_shows_an_old_fence_changes_nothing(
     assert not a.call("renew", old["terminal_id"], old["fence"], 60)[0]["held"]
     assert b.record(new)
     assert b.release(new)
-    assert not b.record(new)  # given back is given back
+    assert not b.record(new)  # it was given back
 
 
-def test_a_lease_that_ran_out_but_was_not_taken_is_still_the_holders(
+def test_a_lease_that_ran_out_but_was_not_taken_still_belongs_to_its_holder(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 1)
@@ -242,7 +242,9 @@ def test_a_lease_that_ran_out_but_was_not_taken_is_still_the_holders(
     assert a.claim() == []
 
 
-def test_a_running_lease_is_nobody_elses(project: Project, a: Receiver, b: Receiver) -> None:
+def test_a_running_lease_belongs_to_its_holder_alone(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
     [terminal] = install_terminals(project, 1)
     hire(project)
     a.claim()
@@ -315,7 +317,7 @@ def test_a_row_changed_during_the_visit_that_failed_is_tried_again_at_once(
     install_terminals(project, 1)
     hire(project)
     [row] = a.claim()
-    project.run("update dispozitive_pontaj set password_encrypted = 'mended'")
+    project.run("update dispozitive_pontaj set password_encrypted = 'corrected'")
     a.release(row, rest_s=1860)
     assert len(a.claim()) == 1
 
@@ -387,7 +389,7 @@ def test_edits_in_crossed_order_cannot_deadlock_hr(project: Project, a: Receiver
 
 @pytest.mark.parametrize("verb", ["record", "intend"])
 @pytest.mark.parametrize("had_it", [0, 1])
-def test_who_gets_anothers_number_cannot_deadlock_with_edits_being_spread(
+def test_an_employee_who_gets_anothers_number_cannot_deadlock_with_edits_being_spread(
     project: Project, a: Receiver, verb: str, had_it: int
 ) -> None:
     """Spreading locks the pairs of a terminal in the order of their employees; so must this."""
@@ -493,7 +495,7 @@ def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
     [lease] = a.call("lease", "a", terminal, 60)
     assert a.call("take", terminal, lease["fence"] + 1, employee) == []
     [taken] = a.call("take", terminal, lease["fence"], employee)
-    a.release(taken)  # as by a receiver that was stopped in the middle
+    a.release(taken)  # as a receiver that is stopped in the middle does
     [claimed] = b.claim()
     assert (str(claimed["employee_id"]), claimed["version"]) == (employee, taken["version"])
     b.record(claimed)
@@ -539,7 +541,7 @@ def test_wanting_everybody_includes_those_whom_hr_has_deleted(
     assert str(a.claim()[0]["employee_id"]) == gone
 
 
-def test_a_number_that_is_intended_is_known_and_is_nobody_elses(
+def test_a_number_that_is_noted_is_known_and_belongs_to_one_employee_alone(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 1)
@@ -590,7 +592,7 @@ def meet(receiver: Receiver, row: Row, serial: str) -> Row:
 
 
 def enrol(project: Project, receiver: Receiver) -> str:
-    """Hire somebody, with a number, whom every terminal holds after this."""
+    """Hire an employee with a number, whom every terminal holds after this."""
     [employee] = hire(project)
     project.run("insert into angajati_biometrie (angajat_id) values (%s)", employee)
     serve_all(receiver)
@@ -607,7 +609,7 @@ def enrol(project: Project, receiver: Receiver) -> str:
         "delete from angajati where id = %s",
     ],
 )
-def test_who_leaves_goes_before_an_import_and_keeps_no_terminal_longer(
+def test_an_employee_who_leaves_goes_before_an_import_and_keeps_no_terminal_longer(
     project: Project, a: Receiver, departure: str
 ) -> None:
     terminals = install_terminals(project, 3)
@@ -632,7 +634,7 @@ def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
     visited: list[object] = []
     for _ in range(3):
         [row, *_] = a.claim()
-        if visited:  # on all but the first the number went to somebody else
+        if visited:  # on all but the first the number went to another employee
             at = (row["terminal_id"], row["fence"], 60)
             a.call("intend", *at, row["employee_id"], "1000")
         visited.append(row["terminal_id"])
@@ -659,7 +661,9 @@ def test_a_leaver_who_cannot_be_ended_does_not_keep_the_others_waiting(
     assert a.claim() == []
 
 
-def test_who_came_back_before_it_was_done_waits_in_turn(project: Project, a: Receiver) -> None:
+def test_an_employee_who_came_back_before_it_was_done_waits_in_turn(
+    project: Project, a: Receiver
+) -> None:
     install_terminals(project, 1)
     back = enrol(project, a)
     hire(project, 3)
@@ -695,7 +699,7 @@ def test_a_terminal_that_comes_back_is_filled_once_and_one_that_goes_is_not(
     serve(a)
     project.run("update dispozitive_pontaj set status = %s", meanwhile)
     project.run("update dispozitive_pontaj set password_encrypted = 'new'")
-    staff += hire(project)  # while nobody listens
+    staff += hire(project)  # while the terminal is left alone
     assert project.fills() == []
     project.run("update dispozitive_pontaj set status = 'activ'")
     project.run("update dispozitive_pontaj set status = 'activ'")
@@ -751,7 +755,7 @@ def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_i
     meet(a, row, "A1")
     a.record(row)
     a.release(row, rest_s=1e-6)
-    assert a.claim() == []  # nothing is due but a look, and that only with something else
+    assert a.claim() == []  # only a look is due, and only together with something else
     [leased] = a.call("lease", "a", terminal, 60)
     assert leased["look"]  # something went wrong
     meet(a, {"terminal_id": terminal, **leased}, "A1")
@@ -770,7 +774,7 @@ def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_i
 def test_a_look_that_a_change_of_the_row_overtook_does_not_count(
     project: Project, a: Receiver
 ) -> None:
-    """Whoever was met may still have been the one at the old address."""
+    """The device that was met may still have been the one at the old address."""
     install_terminals(project, 1)
     hire(project)
     [row] = a.claim()
@@ -800,7 +804,7 @@ def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a
     assert meet(a, first[0], "B2") == {"held": True, "replaced": True}
     assert meet(a, first[0], "B2") == {"held": True, "replaced": True}  # its answer got lost
     due = a.call("due", terminal, first[0]["fence"], 100)
-    assert names(due) == set(staff)  # the leaver too: nobody knows who is on it
+    assert names(due) == set(staff)  # the leaver too: the people on it are unknown
     assert {row["photo"] for row in due} == {"unknown"}
     assert None not in {row["employee_no"] for row in due}
     other = rows[0] if rows[1] is first else rows[1]
@@ -818,7 +822,9 @@ def test_a_serial_that_is_not_told_replaces_nothing(project: Project, a: Receive
         assert met == {"held": True, "replaced": False}
 
 
-def test_whoever_shows_an_old_fence_meets_nobody(project: Project, a: Receiver) -> None:
+def test_a_receiver_that_shows_an_old_fence_remembers_no_device(
+    project: Project, a: Receiver
+) -> None:
     install_terminals(project, 1)
     hire(project)
     [row] = a.claim()
