@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from receiver.check import report, webhook_address
+from receiver.check import report, terminals, webhook_address
 from receiver.check.figures import clock, webhooks, work
 from receiver.check.finding import Finding
 from receiver.core.settings import Settings
@@ -332,7 +332,7 @@ async def test_a_receiver_that_runs_and_cannot_work_says_why_itself(world: World
 async def test_a_lease_of_a_receiver_that_died_is_named(
     embedded_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "BUSY_PAUSES_S", (0.0,))
+    monkeypatch.setattr(terminals, "BUSY_PAUSES_S", (0.0,))
     async with open_world(
         {"slow": SLOW}, pause_s=0.02, poll_s=0.5, postgres=embedded_postgres
     ) as world:
