@@ -33,23 +33,23 @@ ReceiverError
 │   ├── TerminalTimeout             connected, but no answer in time
 │   ├── TerminalBusy                busy, upgrading, modelling a face, 5xx
 │   ├── LoginRefused                401: wrong password or locked account
-│   ├── TerminalRefused             it knows what is wrong with itself: no permission, no library
+│   ├── TerminalRefused             it names a fault of its own: no permission, no library
 │   │   └── TerminalFull            it has no room for another person or face
 │   ├── DataRefused                 it will not take this employee's data
 │   │   └── PhotoUnusable           no terminal would take a picture made of this
 │   ├── PersonAbsent                it does not hold the person whose photo this is
 │   ├── PhotoNotFetched             it could not download the photo
 │   ├── NotSupported                this firmware does not have the call
-│   ├── NotKept                     it said that it did, and did not
-│   └── AnswerUnexplained           anything else it said
+│   ├── NotKept                     it confirmed a push, and does not hold what was pushed
+│   └── AnswerUnexplained           any other answer
 └── CallForbidden                   no further call may be made to the terminal
-    ├── TerminalReplaced            other hardware stands behind its row: all is to be decided anew
-    ├── LeaseLost                   another receiver may hold it
+    ├── TerminalReplaced            other hardware stands behind its row: all must be decided again
+    ├── LeaseLost                   it may be another receiver's
     ├── RunStopped                  the run was told to end
     └── Stopping                    this receiver is shutting down
 
-Messages are for the person at the gate: they say what was wrong and never hold a password, a key,
-a token, a photo's URL or a request's body.
+Messages are for the person at the gate: they say what was wrong and never contain a password, a
+key, a token, a photo's URL or a request's body.
 """
 
 from collections.abc import Mapping
@@ -72,8 +72,8 @@ class ReceiverError(Exception):
 class SettingsInvalid(ReceiverError, SystemExit):
     """The environment is not complete.
 
-    Also a SystemExit, so that whoever starts the app, uvicorn included, prints the message alone
-    and exits with 1, instead of burying it under a traceback.
+    Also a SystemExit, so that any program that starts the app, uvicorn included, prints the
+    message alone, without a traceback, and exits with 1.
     """
 
     def __init__(self, message: str) -> None:
@@ -237,10 +237,10 @@ class TerminalError(ReceiverError):
     """The terminal could not be worked with."""
 
     kind: ClassVar[str] = "other"
-    """What errors of this class are counted as; one of few words, unlike a message."""
+    """The label under which these errors are counted; one of few, unlike a message."""
 
     def named(self, terminal: str) -> Self:
-        """Say which terminal, in a message that begins with one; return self."""
+        """Name the terminal where the message begins with "The terminal"; return self."""
         words = "The terminal"
         if self.message.startswith(words):
             self.args = (f"{terminal[0].upper()}{terminal[1:]}{self.message[len(words) :]}",)

@@ -1,4 +1,4 @@
-"""Why no answer came over HTTP, in words for whoever has to mend it. Pure; names no address."""
+"""Says why no answer came over HTTP, to the person who must repair it. Pure; names no address."""
 
 import socket
 import ssl
@@ -18,7 +18,7 @@ _CAUSES: Final = (
     (socket.gaierror, "its name cannot be resolved (DNS)"),
     (ConnectionRefusedError, REFUSED),
 )
-"""By what lies under httpx's exception; the first that is there."""
+"""Words by the cause under httpx's exception; the first match counts."""
 
 _KINDS: Final = (
     (httpx.ConnectTimeout, "no connection comes about: switched off, or behind a firewall"),
@@ -30,7 +30,7 @@ _KINDS: Final = (
 
 
 def in_words(error: BaseException) -> str:
-    """Say what happened to a request, without a capital and a full stop."""
+    """Return what happened to a request, without a capital and a full stop."""
     causes = list(_causes(error))
     for kind, words in _CAUSES:
         if any(isinstance(cause, kind) for cause in causes):
@@ -42,7 +42,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that led to it; several attempts to connect come as a group."""
+    """Yield an exception and all its causes; several attempts to connect come as a group."""
     left, seen = [error], set[int]()
     while left:
         cause = left.pop()

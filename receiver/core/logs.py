@@ -1,7 +1,7 @@
 """Structured logs, with one rule: no secret and no personal data is ever written.
 
-Two nets: keys that may hold something secret are replaced whole, and what looks like a secret
-inside any other text is cut out of it. Everybody's records (uvicorn's, httpx's) go through both.
+Two nets: a value whose key suggests a secret is replaced whole, and anything that looks like a
+secret is cut out of every other text. Libraries' records (uvicorn's, httpx's) go through both.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from receiver.core.settings import LogFormat
 
 REDACTED = "[redacted]"
 SHORT = 24
-"""Texts shorter than this are remembered with what is left of them; no secret of use is."""
+"""The redaction of texts shorter than this is cached; no usable secret is so short."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _SECRET_KEY = re.compile(
@@ -83,14 +83,14 @@ def _redacted(value: object) -> object:
 _short = lru_cache(maxsize=512)(redact)
 
 
-@lru_cache(maxsize=256)  # the same of keys
+@lru_cache(maxsize=256)  # keys are few, too
 def _key(key: str) -> tuple[str, bool]:
-    """Return what to write of a key, and whether what stands under it is secret."""
+    """Return a key as it is written, and whether its value is secret."""
     return redact(key), bool(_SECRET_KEY.search(key))
 
 
 class _Lines:
-    """Writes our own events, and never fails: whoever logs has other work to do.
+    """Writes our own events; never raises, because the code that logs has other work to do.
 
     Not through `logging`, whose records cost as much as all the rest of a webhook.
     """
@@ -100,7 +100,7 @@ class _Lines:
         self.name = name
 
     def write(self, line: str) -> None:
-        """Write one line at once; where that cannot be done, only the logger's name."""
+        """Write one line at once; where that fails, only the logger's name, to stderr."""
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -122,14 +122,14 @@ class _Handler(logging.StreamHandler[TextIO]):
     """Writes to stdout; of a record that cannot be written, only the logger's name."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say so on stderr; logging's own way prints the record's arguments, unredacted."""
+        """Say so on stderr; logging's own handler prints the record's arguments unredacted."""
         _say_unwritten(record.name, sys.exc_info()[1])
 
 
 class Trickle:
-    """A budget of log lines for what anybody may cause by the thousand: many at once, then few.
+    """A budget of log lines for events that anybody may cause by the thousand: many, then few.
 
-    The disk is the attacker's otherwise. Metrics count what is left out.
+    Without it an attacker could fill the disk. Metrics count what is left out.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Trickle:
         self._left_out = 0
 
     def __call__(self, event: str, **values: object) -> None:
-        """Write an event, with how many were left out before it, or leave it out too."""
+        """Write an event with the number left out before it, or leave it out too."""
         at = self._now()
         self._left = min(self._at_once, self._left + (at - self._at) * self._per_s)
         self._at = at
@@ -212,5 +212,5 @@ def configure(log_format: LogFormat) -> None:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return a logger; its events are named as past tenses: `pair_synced`."""
+    """Return a logger; its events are named in the past tense: `pair_synced`."""
     return cast("FilteringBoundLogger", structlog.get_logger(name))

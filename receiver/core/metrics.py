@@ -1,7 +1,7 @@
-"""What is counted and measured, in Prometheus' words; knows neither the ledger nor HTTP.
+"""The receiver's counters and gauges for Prometheus; knows neither the ledger nor HTTP.
 
-Names no employee, host or URL: a terminal is its id, a reason one of few words. /metrics is open,
-so whoever asks how often costs no more than one look at the ledger and one text in five seconds.
+Names no employee, host or URL: a terminal is its id, a reason one of few words. /metrics is open:
+however often it is asked, it asks the ledger and makes a text at most once in five seconds.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from receiver.core.models import Standing
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 KEPT_S: Final = 5.0
-"""How long a text is given to whoever asks."""
+"""How long one text serves all scrapes."""
 MAX_ASK_S: Final = 3.0
-"""For the ledger; Prometheus gives up after 10 s, and the process has figures of its own."""
+"""The wait for the ledger; Prometheus gives up after 10 s, and wants the process's figures."""
 CALL_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0)
 """A terminal answers in tenths of a second, gets 15 s, and 45 s for a face."""
 WEBHOOK_STATUSES: Final = (202, 400, 401, 408, 413, 422, 500)
-"""There from the start, so that the first of its kind is an increase."""
+"""Shown as 0 from the start, so that the first of each is an increase."""
 
 log = get_logger(__name__)
 
@@ -104,7 +104,7 @@ class Metrics:
         self._lease_losses.inc()
 
     def stand(self, standings: Sequence[Standing] | None) -> None:
-        """Take over how the active terminals stand now; None where nobody could tell."""
+        """Show how the active terminals stand now; None where the ledger did not say."""
         self._ledger_up.set(standings is not None)
         for gauge in (self._pairs, self._oldest_wanted, self._resting):
             gauge.clear()  # a terminal that is not active any more, a reason that is gone
@@ -117,7 +117,7 @@ class Metrics:
 
 
 class Scrapes:
-    """Answers scrapes: all that come within `KEPT_S` with one text, from one look at the ledger."""
+    """Answers scrapes; all within `KEPT_S` get one text, from one question to the ledger."""
 
     def __init__(
         self,

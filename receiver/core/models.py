@@ -14,7 +14,7 @@ LeaverPolicy = Literal["expire", "delete", "keep"]
 
 @dataclass(frozen=True, kw_only=True)
 class Employee:
-    """One employee as HR has it now; one who is gone from the tables is an inactive one."""
+    """One employee as HR has them now; a deleted employee counts as inactive."""
 
     id: UUID
     name: str
@@ -22,17 +22,17 @@ class Employee:
     employee_no: str | None
     photo_url: str | None = field(default=None, repr=False)
     gone: bool = False
-    """Whether HR has no row of them any more."""
+    """Whether HR no longer has a row of them."""
 
     @classmethod
     def of_nobody(cls, id_: UUID) -> "Employee":
-        """Return the employee of an id of which HR has no row."""
+        """Return an inactive employee for an id of which HR has no row."""
         return cls(id=id_, name="", active=False, employee_no=None, gone=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
-    """One row of the company's terminals, as it is needed to talk to it."""
+    """One row of the company's terminals: what is needed to call it."""
 
     id: UUID
     host: str
@@ -43,16 +43,16 @@ class Terminal:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What stands behind a terminal's row and what it takes, as it declares or was found to.
+    """The hardware behind a terminal's row and what it takes, declared or found out.
 
-    Remembered in the ledger for every receiver, for as long as serial and firmware stay the same.
+    Remembered in the ledger for every receiver, as long as serial and firmware stay the same.
     """
 
     serial: str = ""
     firmware: str = ""
     model: str = ""
     name_bytes: int | None = None
-    """The longest name it takes, in bytes of UTF-8; None for not told."""
+    """The longest name it takes, in bytes of UTF-8; None where it does not say."""
     most_persons: int | None = None
     page: int = 30
     """How many persons one search may ask for."""
@@ -67,7 +67,7 @@ class Capabilities:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One person as a terminal says that it holds them; None for what it did not say."""
+    """One person as a terminal describes them; None for what it did not say."""
 
     employee_no: str
     name: str | None
@@ -104,17 +104,17 @@ class Pair:
 
     employee_id: UUID
     version: int
-    """What is wanted, counted in edits; recorded with the outcome, so that an edit made
-    meanwhile stays wanted."""
+    """The count of its edits; recorded with the outcome, so that an edit made meanwhile
+    stays wanted."""
     attempts: int
     held: Held
     was_wanted: bool = True
-    """Whether the worker has it to do as well; False for a button's push of a pair in step."""
+    """Whether the worker has to push it too; False for a button's push of a pair in step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leased:
-    """A terminal that is this receiver's for now, and what the ledger remembers of it."""
+    """A terminal whose lease is ours, and what the ledger remembers of it."""
 
     terminal_id: UUID
     fence: int
@@ -122,19 +122,19 @@ class Leased:
     capabilities: Capabilities | None = None
     """None where nothing is known of it."""
     identify: bool = True
-    """Whether it is to be asked which hardware it is."""
+    """Whether to ask it which hardware it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Leased):
-    """A leased terminal and the pairs that are due there; none where it is only to be looked at."""
+    """A leased terminal and its due pairs; none where it is only to be identified."""
 
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseAnswer:
-    """What came of asking for one terminal."""
+    """The ledger's answer to a request for the lease of one terminal."""
 
     state: Literal["leased", "busy", "resting"]
     rest_reason: str | None = None
@@ -148,11 +148,11 @@ class Rest:
     seconds: float
     reason: str
     kind: str
-    """The same in one of few words: an error's kind, `supabase` or `receiver`."""
+    """The reason in one of few words: an error's kind, `supabase` or `receiver`."""
 
     @property
     def login_refused(self) -> bool:
-        """Whether nobody may try it sooner, not even a button: it might lock the account."""
+        """Return whether not even a button may call it sooner: that might lock the account."""
         return self.kind == LoginRefused.kind
 
 
@@ -164,20 +164,20 @@ class Standing:
     pairs: Mapping[str, int]
     """How many are `in_step`, `wanted` and `failed`."""
     oldest_wanted_s: float
-    """For how long the oldest edit has waited to be there, in seconds; 0 where none does."""
+    """How long the oldest edit has waited to be there, in seconds; 0 where none waits."""
     rests_for: str | None
     """The kind of its last rest, until a visit ends well; None where it works."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How it went to bring one employee on one terminal to where HR says (design: Outcomes)."""
+    """What became of one pair (design: Outcomes)."""
 
     status: Status
     step: Step
     message: str
     held: Held
     error: TerminalError | None = None
-    """What stood in the way, where something did; decides about the retry."""
+    """What stood in the way, if anything; decides about the retry."""
     expected: tuple[Expected, ...] = ()
-    """What the terminal will say when it is asked, if it did what it said that it did."""
+    """What the terminal will say when it is read back, if it did what it confirmed."""

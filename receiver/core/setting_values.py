@@ -1,4 +1,4 @@
-"""Parses one environment variable's text; each parser raises ValueError, and names no value."""
+"""Parsers of one environment variable's text; each raises ValueError, and names no value."""
 
 import math
 import re
@@ -62,9 +62,9 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    """Spell an origin as browsers send it: in small letters and punycode, without a default port.
+    """Return an origin as browsers send it: in small letters and punycode, without a default port.
 
-    Raises ValueError for what is none.
+    Raises ValueError for any other text.
     """
     scheme, _, rest = text.lower().partition("://")
     host, colon, port = rest.partition(":")
@@ -91,7 +91,7 @@ def names(text: str) -> frozenset[str]:
 
 def _listed(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:  # not none: no allowed roles would let everybody in
+    if not words:  # refused: an empty list of roles would let everybody in
         raise ValueError("is set, but names nothing between its commas; name one, or leave it out")
     return words
 

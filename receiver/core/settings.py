@@ -1,7 +1,7 @@
-"""The only reader of the environment: a row a variable, with its field, bounds and default.
+"""The only reader of the environment: one row per variable, with its field, bounds and default.
 
-Refuses to guess: what is missing or malformed is named in one message, all at once, and never
-with its value.
+Refuses to guess: one message names all variables that are missing or malformed, and never their
+values.
 """
 
 import os
@@ -40,7 +40,7 @@ class Variable:
     parse: Callable[[str], Any]
     meaning: str
     default: str = ""
-    """In words, where the field's own default does not say it."""
+    """The default in words, where the field's own does not say it."""
 
     def row(self, default: object) -> str:
         """Return its row of the README's table, with the default of its field."""

@@ -17,14 +17,14 @@ TOLERANCE_S = 300
 """How far a timestamp may lie in the past or the future; what the spec's own libraries take."""
 
 MAX_SIGNATURES = 16
-"""More signatures than anybody's rotation needs in one header; bounds the work of a forgery."""
+"""More signatures than a rotation of keys needs in one header; bounds the work of a forgery."""
 
 _ID = re.compile(rb"[!-\-/-~]{1,256}")  # visible ASCII without the dot, which separates the parts
 _TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 
 
 def parse_secret(text: str) -> bytes:
-    """Return the key of a `whsec_…` secret, 24 to 64 bytes; raise ValueError without it."""
+    """Return the key of a `whsec_…` secret, 24 to 64 bytes; raise ValueError for other text."""
     prefix, _, encoded = text.partition("_")
     if prefix != "whsec":
         raise ValueError("does not begin with whsec_")
@@ -52,7 +52,7 @@ def verify(  # noqa: PLR0913 - the parts of one signature
     body: bytes,
     now: float,
 ) -> None:
-    """Return if one of the signatures was made with one of the keys; raise SignatureInvalid.
+    """Return if one of the keys made one of the signatures; otherwise raise SignatureInvalid.
 
     `signatures` is the header as it came: `v1,<base64>`, several separated by a space (the spec)
     or by a comma and a space (Supabase's auth hooks). Versions other than v1 are passed over.

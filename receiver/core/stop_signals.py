@@ -1,7 +1,7 @@
 """Hears SIGTERM and SIGINT when they come, not when the server has sent its last answer.
 
 uvicorn lets open requests end before it shuts the app down; a watched run is such a request, and
-would go on calling terminals until its last pair or uvicorn's patience.
+would go on calling terminals until its last pair or uvicorn's timeout.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
             handler(number, frame)
 
     for number, handler in before.items():
-        if callable(handler):  # nobody's: leave it to kill
+        if callable(handler):  # no handler: the signal keeps its default effect
             signal.signal(number, heard)
     try:
         yield
