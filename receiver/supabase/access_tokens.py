@@ -1,12 +1,12 @@
 """A Supabase access token → `Caller`, verified here, without asking Supabase about each one.
 
-Two ways to verify that never meet: with the public keys that the project publishes (JWKS), or with
-its legacy secret (HS256) where one was given. Which keys there are decides; the token only says
-which of them it wants. Refuses the project's own API keys, anonymous users and OAuth clients, and
-never follows a key or a URL inside a token.
+Two ways to verify, never mixed: with the public keys that the project publishes (JWKS), or with
+its legacy secret (HS256) where one was given. The keys there are decide; the token only says which
+of them it wants. Refuses the project's own API keys, anonymous users and OAuth clients, and never
+follows a key or a URL inside a token.
 
-Signed in is not yet allowed: who may press a button is said by `app_metadata`, which only the
-project's administrators can write; `user_metadata` is the user's own and is never looked at.
+Signed in is not yet allowed: `app_metadata`, which only the project's administrators can write,
+says whether a user may press the buttons; `user_metadata` is the user's own and is never read.
 """
 
 import math
@@ -42,7 +42,7 @@ class Caller:
 
 
 class TokenVerifier:
-    """Verifies access tokens of one project, and lets in those who may press the buttons."""
+    """Verifies access tokens of one project, and lets in users who may press the buttons."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class TokenVerifier:
         jwt_secret: str | None = None,
         allowed_roles: frozenset[str] = frozenset(),
     ) -> None:
-        """Take what to verify with; no allowed roles: everybody signed in may.
+        """Take what to verify with; without allowed roles every signed-in user is let in.
 
-        Raises ValueError for a secret that is too short or is somebody's public key.
+        Raises ValueError for a secret that is too short or is a public key.
         """
         if not issuer:
             raise ValueError("the issuer of access tokens is empty")
@@ -64,7 +64,7 @@ class TokenVerifier:
         self._allowed_roles = allowed_roles
 
     async def caller(self, authorization: str | None) -> Caller:
-        """Return who sent this Authorization header; raise AccessRefused in one of its kinds."""
+        """Return the caller whose header this is; raise AccessRefused in one of its kinds."""
         token = _bearer_token(authorization)
         header = _header(token)
         if header.get("alg") == SHARED_ALGORITHM:
@@ -131,7 +131,7 @@ def _header(token: str) -> Mapping[str, Any]:
 
 
 def _is_of_a_user(claims: Mapping[str, Any]) -> bool:
-    """Tell what PyJWT does not ask: whether types are exact, and a person of ours signed in."""
+    """Return what PyJWT does not check: whether types are exact, and a user of ours signed in."""
     return (
         all(_is_time(claims[name]) for name in ("exp", "iat", "nbf") if name in claims)
         and is_id(claims["sub"])
@@ -153,7 +153,7 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
 
 
 def _is_time(value: object) -> bool:
-    """Tell whether it is a NumericDate; PyJWT also takes "1760000000", True and 1e400."""
+    """Return whether it is a NumericDate; PyJWT also takes "1760000000", True and 1e400."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 

@@ -36,19 +36,19 @@ _MAX_PORT = 65535
 
 
 class Company:
-    """Employees and terminals, read anew at each call."""
+    """Employees and terminals; each call reads them again."""
 
     def __init__(self, client: AsyncClient, supabase_url: str) -> None:
         self._client = client
         self._supabase_url = supabase_url
 
     async def employees(self, ids: Sequence[UUID]) -> dict[UUID, Employee]:
-        """Return each of the employees as HR has it now; one who is gone is an inactive one."""
+        """Return the employees as HR has them now; a deleted employee counts as inactive."""
         found = {id_: Employee.of_nobody(id_) for id_ in ids}
         for start in range(0, len(ids), IDS_PER_REQUEST):
             wanted = [str(id_) for id_ in ids[start : start + IDS_PER_REQUEST]]
-            # Whoever is missing is asked for again until an answer holds nobody: a project's row
-            # limit cuts answers without saying so, and to be gone is to lose access.
+            # Missing employees are asked for again until an answer is empty: a project's row
+            # limit cuts answers without saying so, and a deleted employee loses access.
             while wanted:
                 query = self._client.table("angajati").select(EMPLOYEE_COLUMNS).in_("id", wanted)
                 employees = [_parsed(self._employee, row) for row in await rows(query)]
@@ -60,9 +60,9 @@ class Company:
         return found
 
     async def active_employee_ids(self) -> list[UUID]:
-        """Return the ids of all active employees, in their order.
+        """Return the ids of all active employees, in order.
 
-        By keyset until a page is empty: PostgREST may cut pages shorter than was asked for.
+        By keyset until a page is empty: PostgREST may return shorter pages than it was asked for.
         """
         ids: list[UUID] = []
         while True:
@@ -75,7 +75,7 @@ class Company:
             ids += [UUID(row["id"]) for row in page]
 
     async def everybody(self) -> AsyncIterator[Employee]:
-        """Yield every employee of HR's, active or not, in the order of their ids."""
+        """Yield every employee that HR has, active or not, in the order of their ids."""
         last: UUID | None = None
         while True:
             query = self._client.table("angajati").select(EMPLOYEE_COLUMNS)
@@ -90,7 +90,7 @@ class Company:
                 yield employee
 
     async def terminal(self, id_: UUID) -> Terminal:
-        """Return a terminal; raise TerminalUnusable if it is not active or makes no sense."""
+        """Return a terminal; raise TerminalUnusable if it is not active or its row is wrong."""
         query = self._client.table("dispozitive_pontaj").select(TERMINAL_COLUMNS)
         for row in await rows(query.eq("id", str(id_))):
             if row.get("status") == ACTIVE:
@@ -164,7 +164,7 @@ def _one(embedded: object) -> Mapping[str, Any]:
 
 
 def _name(row: Row) -> str:
-    """Return how an employee is shown: `nume prenume`, or `nume_complet` where one is blank."""
+    """Return an employee's name: `nume prenume`, or `nume_complet` where one is blank."""
     parts = [_tidy(row.get("nume")), _tidy(row.get("prenume"))]
     return " ".join(parts) if all(parts) else _tidy(row.get("nume_complet")) or _join(parts)
 
@@ -194,7 +194,7 @@ def _terminal(row: Row) -> Terminal:
 
 def _is_host(text: str) -> bool:
     if "%" in text and not re.fullmatch(r"[^%]+%[A-Za-z0-9._-]+", text):
-        return False  # a zone of IPv6 may hold anything
+        return False  # ipaddress takes any zone of IPv6
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """The public keys of a project's access tokens, fetched when they are needed and kept for a while.
 
-Holds no token and decides nothing about one.
+Sees no token and decides nothing about one.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ MIN_RSA_BITS = 2048
 KEYS_TTL_S = 600.0
 """Supabase: do not keep the keys longer than 10 minutes (guides/auth/signing-keys)."""
 KEYS_STALE_S = 3600.0
-"""How long the last known keys are used while no newer ones can be had."""
+"""How long the last keys are used while no newer ones can be fetched."""
 FETCH_TIMEOUT_S = 5.0
 MAX_JWKS_BYTES = 256 * 1024
 MAX_JWKS_KEYS = 64
@@ -44,19 +44,19 @@ FAULTS = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 def http_client() -> httpx.AsyncClient:
-    """Return a client for the keys alone: it carries no key of ours, and waits for nobody."""
+    """Return a client for the keys alone: it sends no key of ours, and waits for no other call."""
     return httpx.AsyncClient(timeout=FETCH_TIMEOUT_S)
 
 
 class _NotKeys(Exception):
-    """What was fetched is not a key set; says why, in words of ours."""
+    """The fetched body is not a key set; says why, in words of ours."""
 
 
 class Jwks:
-    """The project's public keys, fetched when needed: by one at a time, seldom, and in vain too.
+    """The project's public keys, fetched when needed, by one fetch at a time.
 
-    Nobody can cause more fetches than the pauses above allow, whatever kids they send and whether
-    or not the fetches succeed.
+    No caller can cause more fetches than the pauses above allow, whatever kids they send and
+    whether or not the fetches succeed.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Jwks:
             self._failed(str(fault))
         except TimeoutError:
             self._failed("timeout")
-        except Exception as exc:  # noqa: BLE001 - whatever it was, those who wait get their answer
+        except Exception as exc:  # noqa: BLE001 - callers wait for an answer
             self._failed(type(exc).__name__)
         else:
             self._keys = keys
@@ -136,12 +136,12 @@ class Jwks:
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a value can be a `kid` or a `sub`."""
+    """Return whether a value can be a `kid` or a `sub`."""
     return isinstance(value, str) and 1 <= len(value) <= MAX_ID_CHARS
 
 
 def _published_keys(body: bytes) -> Mapping[str, jwt.PyJWK]:
-    """Return the keys fit to verify with, by their ids; raise _NotKeys if it is no key set."""
+    """Return the keys fit to verify with, by id; raise _NotKeys for anything but a key set."""
     try:
         found = json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -159,7 +159,7 @@ def _published_keys(body: bytes) -> Mapping[str, jwt.PyJWK]:
 
 
 def _published_key(jwk: Mapping[str, Any]) -> jwt.PyJWK | None:
-    """Return a key of the set, or None for one that is not meant or not fit for our use."""
+    """Return a key of the set, or None for a key that is not meant or not fit for our use."""
     kind = jwk.get("kty"), jwk.get("crv")
     alg = next((alg for alg, fitting in KINDS.items() if fitting == kind), None)
     operations = jwk.get("key_ops", ["verify"])

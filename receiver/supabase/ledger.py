@@ -1,7 +1,8 @@
 """The functions hikvision_sync_* as Python: claim, renew, record, release, want, check.
 
-All that is concurrent lives in SQL (sql/0002_ledger.sql); this module calls and parses. Every call
-but claim may be repeated, and is when the answer got lost. A lost claim or lease costs its length.
+Concurrency lives in SQL (sql/0002_ledger.sql); this module calls and parses. Every call but claim
+may be repeated; the ones of a visit are, when their answer got lost. A lost claim or lease costs
+its length.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ PAGE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseCheck:
-    """One thing that `hikvision_sync_check` looked at."""
+    """One row of `hikvision_sync_check`."""
 
     name: str
     fault: str | None
@@ -45,7 +46,7 @@ class Ledger:
     """Pairs and leases, in the name of one receiver."""
 
     def __init__(self, client: AsyncClient, receiver: str, *, look_s: float) -> None:
-        """Work in the name of `receiver`; look at each terminal every `look_s` seconds."""
+        """Work in the name of `receiver`; have each terminal identified every `look_s` seconds."""
         self._client = client
         self._receiver = receiver
         self._look_s = look_s
@@ -62,7 +63,7 @@ class Ledger:
         return _parsed(_claim, found) if found else None
 
     async def lease(self, terminal_id: UUID, *, lease_s: float) -> LeaseAnswer:
-        """Ask for one terminal; the answer says whether it is ours, another's, or resting."""
+        """Ask for one terminal's lease: it is ours, another receiver's, or the terminal rests."""
         found = await self._repeated_call(
             "lease",
             p_receiver=self._receiver,
@@ -75,7 +76,7 @@ class Ledger:
     async def meet(
         self, terminal_id: UUID, fence: int, capabilities: Capabilities, *, lease_s: float
     ) -> bool:
-        """Remember what stands behind a leased terminal; return whether it is another one now."""
+        """Remember a leased terminal's capabilities; return whether it is other hardware now."""
         found = await self._call_under_lease(
             "meet",
             p_terminal_id=str(terminal_id),
@@ -86,14 +87,14 @@ class Ledger:
         return bool(found[0].get("replaced"))
 
     async def due(self, terminal_id: UUID, fence: int, *, limit: int) -> tuple[Pair, ...]:
-        """Return pairs that are due on a terminal which is leased already."""
+        """Return pairs that are due on a terminal whose lease is ours already."""
         found = await self._repeated_call(
             "due", p_terminal_id=str(terminal_id), p_fence=fence, p_limit=limit
         )
         return _parsed(_pairs, found)
 
     async def take(self, terminal_id: UUID, fence: int, employee_id: UUID) -> Pair:
-        """Want one pair now, whatever was done before, and return it; raise LeaseLost."""
+        """Make one pair wanted, whatever was done before, and return it; raise LeaseLost."""
         found = await self._repeated_call(
             "take",
             p_terminal_id=str(terminal_id),
@@ -107,7 +108,7 @@ class Ledger:
     async def intend(
         self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
     ) -> None:
-        """Note a number before the call that puts it there or changes its face."""
+        """Note a number before the call that puts it on the terminal or changes its face."""
         await self._call_under_lease(
             "intend",
             p_terminal_id=str(terminal_id),
@@ -118,7 +119,7 @@ class Ledger:
         )
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
-        """Hold a lease for at least so many seconds from now; raise LeaseLost."""
+        """Keep a lease for at least so many seconds from now; raise LeaseLost."""
         await self._call_under_lease(
             "renew", p_terminal_id=str(terminal_id), p_fence=fence, p_lease_seconds=lease_s
         )
@@ -181,7 +182,7 @@ class Ledger:
         return await self._call("status")
 
     async def standings(self) -> tuple[Standing, ...]:
-        """Return the figures of the same."""
+        """Return the figures of `status`."""
         return _parsed(_standings, await self._call("status"))
 
     async def failed(self, after: tuple[UUID, UUID] | None, *, limit: int) -> list[Row]:
@@ -195,7 +196,7 @@ class Ledger:
         )
 
     async def numbers(self, terminal_id: UUID) -> dict[UUID, tuple[str | None, bool]]:
-        """Return every employee's number on a terminal, and whether an edit of theirs waits."""
+        """Return every employee's number on a terminal, and whether their pair is wanted."""
         found: dict[UUID, tuple[str | None, bool]] = {}
         after: str | None = None
         while page := await self._call(
@@ -239,7 +240,7 @@ def _claim(found: list[Row]) -> Claim:
 
 
 def _capabilities(device: Any) -> Capabilities | None:
-    """Read what was remembered; what an older version of this service wrote is asked anew."""
+    """Return what was remembered; None, to be asked again, where an older version wrote it."""
     if device is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""One request to Supabase's REST face (PostgREST) and its rows; foreign exceptions end here.
+"""One request to Supabase's REST API (PostgREST) and its rows; foreign exceptions end here.
 
-What `company` and `ledger` share. Knows nothing of tables or functions. No message repeats what
-Supabase answered beyond its error code and sentence, cut short: a proxy's page may hold anything.
+`company` and `ledger` share it. It knows no tables or functions. A message repeats only the error
+code and sentence of Supabase's answer, cut short: a proxy's page may contain anything.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ class Query(Protocol):
     """A request that the supabase library has built."""
 
     def execute(self) -> Awaitable[Any]:
-        """Send it and return an object with the rows in `data`."""
+        """Send the request and return an object with the rows in `data`."""
 
 
 def http_client() -> httpx.AsyncClient:
     """Return the HTTP client for Supabase. The caller closes it; supabase's own cannot be closed.
 
-    HTTP/1.1: idle HTTP/2 connections are dropped under the client's feet (supabase-py #1064).
+    HTTP/1.1: idle HTTP/2 connections are dropped without notice (supabase-py #1064).
     """
     return httpx.AsyncClient(
         event_hooks={"response": [_refuse_empty]},
@@ -52,9 +52,9 @@ def http_client() -> httpx.AsyncClient:
 
 
 async def _refuse_empty(response: httpx.Response) -> None:
-    """Let no answer without a body pass: postgrest takes it for no rows, `[]` is another thing.
+    """Raise RemoteProtocolError for a success without a body, which postgrest takes for no rows.
 
-    No rows would make every employee asked for a leaver.
+    No rows would make every employee asked for a leaver; a true answer of none is `[]`.
     """
     if response.is_success and not (await response.aread()).strip():
         raise httpx.RemoteProtocolError("an answer without a body", request=response.request)
@@ -89,7 +89,7 @@ async def rows(query: Query) -> list[Row]:
 
 
 def parsed(parse: Callable[[Any], T], found: object, otherwise: SupabaseError) -> T:
-    """Return what a row or rows are parsed to; raise `otherwise` where their shape is another."""
+    """Return a row or rows parsed; raise `otherwise` where their shape is another."""
     try:
         return parse(found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
@@ -113,8 +113,8 @@ _ADVICE = (
     (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
     (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
 )
-"""What to do about a code, of Postgres, PostgREST or HTTP; the first that matches. PostgREST itself
-always says one of the former two."""
+"""What to do about a code of Postgres, PostgREST or HTTP; the first match counts. PostgREST itself
+always sends a code of the first two."""
 
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
