@@ -4,7 +4,7 @@ The body is parsed before the HTTP status is believed: business errors come as H
 but also as 200 with statusCode other than 1 (SK), and notSupport as 403 (G2 §4.2.6). JSON where we
 asked for it, XML where the terminal prefers it, namespaces of any kind.
 
-What its codes stand for is a table of its own, codes.csv.
+The meaning of its codes is in a table, codes.csv.
 """
 
 import codecs
@@ -39,14 +39,14 @@ PERSON_ABSENT: Final = frozenset({"employeeNoNotExist", "deviceUserNotExist"})
 FACE_ABSENT: Final = frozenset({"deleteNoExistFace", "faceDataNotExist"}) | PERSON_ABSENT
 FACE_EXISTS: Final = frozenset({"deviceUserAlreadyExistFace"})
 NAME_REFUSED: Final = frozenset({"badParameters", "badJsonContent", "nameIsOverlong"})
-"""What a name that is too long is refused with; with the first two, so is much else."""
+"""Refusals of a name that is too long; the first two refuse much else too."""
 PERSONS_FULL: Final = frozenset({"deviceUserFull"})
 BRANCHES: Final = PERSON_EXISTS | FACE_ABSENT | FACE_EXISTS
 PERHAPS_LACKED: Final = frozenset({"invalidOperation", "badURLFormat"})
-"""What some firmware says of a call that it does not have, and of much else."""
+"""Refusals by some firmware of a call that it does not have, and of much else."""
 
-# A class of codes.csv -> what it is to us. A code of any other, and one that has no words
-# there, is told as it came.
+# By class of codes.csv. A code of another class, and one that has no words there, is told
+# as it came.
 KINDS: Final[Mapping[str, type[TerminalError]]] = {
     "absent": PersonAbsent,  # met at the photo
     "data": DataRefused,
@@ -85,12 +85,12 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the terminal says that it did what it was asked."""
+        """Return whether the terminal says that it did it."""
         return self.status_code in STATUS_OK and self.http_status < 400  # noqa: PLR2004
 
     @property
     def kind(self) -> str:
-        """Return what it is counted as: `ok`, also where it says who is there, or an error's."""
+        """Return its kind in the metrics: `ok`, also for data and for a branch, or an error's."""
         done = self.status_code in (None, *STATUS_OK) and self.http_status < 400  # noqa: PLR2004
         if (done and self.fields) or self.says(BRANCHES):
             return "ok"
@@ -98,22 +98,22 @@ class Answer:
 
     @property
     def lacked(self) -> bool:
-        """Tell whether the firmware does not have the call."""
+        """Return whether the firmware lacks the call."""
         return not self.ok and isinstance(self.error(), NotSupported)
 
     @property
     def unsupported(self) -> bool:
-        """Tell whether to try another way: the firmware does not have this one, or perhaps not."""
+        """Return whether to try another way: the firmware lacks this one, or may lack it."""
         return self.lacked or (not self.ok and self.says(PERHAPS_LACKED))
 
     def says(self, codes: frozenset[str]) -> bool:
-        """Tell whether the terminal answered with one of these codes; their case varies."""
+        """Return whether the terminal answered with one of these codes; their case varies."""
         return self.code.lower() in {code.lower() for code in codes}
 
     def error(self, terminal: str = _TERMINAL) -> TerminalError:
         """Return what the answer means as an error, with words for a person.
 
-        `terminal` is how they call the terminal where they begin with it.
+        `terminal` is its name, where the words begin with "the terminal".
         """
         kind, words, detail = self._meant()
         message = _sentence(words, detail, terminal)
@@ -122,7 +122,7 @@ class Answer:
         return kind(message)
 
     def _meant(self) -> tuple[type[TerminalError], str, str]:
-        """Return which error it is, the words for it, and what the terminal said of it."""
+        """Return the class of the error, the words for it, and what the terminal said of it."""
         # What the code stands for, or else the number beside a code that says little.
         for code in (self.code, code_of(_whole(self.fields.get("errorCode")))):
             meaning = meaning_of(code)
@@ -177,15 +177,15 @@ def _refusal_in(fields: Mapping[str, Any]) -> LoginRefused:
 
 
 def _locked_s(fields: Mapping[str, Any]) -> float:
-    """Return for how long an account is locked: unlockTime (UP) or resLockTime (G1 p.351)."""
+    """Return how many seconds an account is locked: unlockTime (UP) or resLockTime (G1 p.351)."""
     if _text(fields.get("lockStatus")).lower() not in ("lock", "locked"):
         return 0.0
     return float(_whole(fields.get("unlockTime")) or _whole(fields.get("resLockTime")) or 0)
 
 
 def _fields(body: bytes) -> Mapping[str, Any]:
-    """Return the top-level fields of a JSON or XML body; of anything else, none."""
-    # A charset that is wrong, or not known here, may spoil a message; not the code beside it.
+    """Return the top-level fields of a JSON or XML body; no fields of another body."""
+    # A wrong or unknown charset may spoil a message, but not the code beside it.
     text = body.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     try:
         if text.startswith("<"):
@@ -200,7 +200,7 @@ def _fields(body: bytes) -> Mapping[str, Any]:
 
 
 def _xml_fields(root: Element) -> Mapping[str, Any]:
-    """Return every leaf by its name without namespace, and what has leaves as JSON would.
+    """Return every leaf by its name without namespace, and branches nested as in JSON.
 
     The first leaf of a name counts.
     """
@@ -256,7 +256,7 @@ _URL = re.compile(r"(?::|%3a)(?:\\?/|%2f){2}", re.IGNORECASE)
 
 def _short(text: str) -> str:
     words = text[:4096].split()
-    # A URL is a photo's, as a rule. Word by word, as the terminal chooses how long a word is.
+    # A URL is mostly a photo's. Word by word, as the terminal chooses how long a word is.
     text = " ".join("[URL]" if _URL.search(word) else word for word in words)
     return printable(text)[:120]
 

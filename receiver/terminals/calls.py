@@ -1,7 +1,7 @@
-"""One call to a terminal in its turn, and what is known of the terminal that answers.
+"""One call to a terminal in its turn, and the capabilities of the terminal that answers.
 
-Before the first call of a visit that is due for it, the terminal is asked which hardware and
-firmware it is; only a new one is asked what it takes. What it turns out to lack on the way is
+Before the first call of a visit, where it is due, the terminal is asked which hardware and
+firmware it is; only a new one is asked what it takes. A call that it turns out to lack is
 remembered too, so that each fallback is paid for once.
 """
 
@@ -28,13 +28,13 @@ from receiver.terminals.capabilities import declared, same_firmware
 from receiver.terminals.exchange import Body, Wire
 
 Turn = Callable[[float], AbstractAsyncContextManager[None]]
-"""Called with the most seconds that a call may take; entered, it is this terminal's turn."""
+"""Takes the most seconds that a call may last; once entered, the call may begin."""
 
 Remember = Callable[[Capabilities], Awaitable[None]]
-"""Keeps what is known; raises TerminalReplaced where it shows that another terminal is there."""
+"""Keeps capabilities; raises TerminalReplaced where they show that other hardware is there."""
 
 Called = Callable[[str, float], None]
-"""Told of each call what came of it (`ok` or an error's kind), and how many seconds it took."""
+"""Takes what came of a call (`ok` or an error's kind), and how many seconds it took."""
 
 USER_INFO: Final = "/ISAPI/AccessControl/UserInfo"
 USER_DETAIL: Final = "/ISAPI/AccessControl/UserInfoDetail"
@@ -43,14 +43,14 @@ FACE_LIBRARY: Final = "/ISAPI/Intelligent/FDLib"
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One of the calls by which firmwares let the same thing be done."""
+    """One of several calls for the same thing; each firmware has its own."""
 
     method: str
     path: str
 
     @property
     def name(self) -> str:
-        """Return what it is remembered by when a terminal lacks it."""
+        """Return the name under which it is remembered when a terminal lacks it."""
         short = self.path.removeprefix("/ISAPI/").removeprefix("AccessControl/")
         short = short.removeprefix("Intelligent/")
         return short if self.method != "POST" or "Modify" not in short else f"POST {short}"
@@ -75,7 +75,7 @@ class Calls:
     ) -> None:
         self._wire = Wire(http, terminal)
         self.name = f"terminal {terminal.host}"
-        """How messages call it."""
+        """Its name in messages."""
         self._turn = turn
         self._timeout_s = timeout_s
         self._face_timeout_s = face_timeout_s
@@ -86,30 +86,30 @@ class Calls:
         self._called = called
         self.capabilities = capabilities or Capabilities()
         self.answered = 0
-        """How often the terminal has let us in and answered; 0 means that nothing was learnt."""
+        """How many calls the terminal let in and answered; 0 means that nothing was learnt."""
 
     async def identify(self) -> None:
         """Ask which hardware and firmware it is if that is due, and a new one what it takes.
 
-        A terminal that does not tell is as it was, or as any; only one that cannot be reached or
-        refuses the login raises.
+        A terminal that does not say keeps its capabilities, or gets the default ones. Raises
+        TerminalUnreachable, TerminalTimeout, LoginRefused, and what `remember` raises.
         """
         if not self._identify_due:
             return
         device = await self._asked("/ISAPI/System/deviceInfo")
-        known = self.capabilities
-        if not self._met or not same_firmware(known, device or {}):
+        capabilities = self.capabilities
+        if not self._met or not same_firmware(capabilities, device or {}):
             unable = (TerminalTimeout, TerminalUnreachable)  # it was here a moment ago
             persons = await self._asked(f"{USER_INFO}/capabilities", unable)
             faces = await self._asked(f"{FACE_LIBRARY}/capabilities", unable)
-            known = declared(device or {}, persons or {}, faces or {})
+            capabilities = declared(device or {}, persons or {}, faces or {})
             if persons is None or faces is None:
-                known = replace(known, firmware="")  # so that the next look asks for them again
+                capabilities = replace(capabilities, firmware="")  # asked again the next time
         elif self._after_trouble and device and device.get("serialNumber"):
-            # While it started it may have lacked what it has: each of them is found out again.
-            known = replace(known, lacks=())
+            # While it started it may have lacked calls that it has: each is found out again.
+            capabilities = replace(capabilities, lacks=())
         self._identify_due, self._met = False, True
-        await self.learn(known)
+        await self.learn(capabilities)
 
     async def device_info(self) -> Mapping[str, Any]:
         """Return model, serialNumber, firmwareVersion; the cheapest call that needs the login."""
@@ -121,7 +121,7 @@ class Calls:
     async def _asked(
         self, path: str, unable: tuple[type[TerminalError], ...] = ()
     ) -> Mapping[str, Any] | None:
-        """Return what it answers; None where it may answer more another time."""
+        """Return the fields of its answer; None where it may say more another time."""
         try:
             answer = await self._send(Way(method="GET", path=path), None)
         except TerminalError as error:
@@ -134,16 +134,16 @@ class Calls:
         return None if isinstance(refused, TerminalBusy) else answer.fields
 
     async def learn(self, capabilities: Capabilities) -> None:
-        """Note what the terminal was found to take, and have it remembered."""
+        """Note the terminal's capabilities, and have them remembered."""
         self.capabilities = capabilities
         await self._remember(capabilities)
 
     def lacks(self, way: Way) -> bool:
-        """Tell whether the firmware was found not to have a call."""
+        """Return whether the firmware was found to lack a call."""
         return way.name in self.capabilities.lacks
 
     async def note_lack(self, way: Way, answer: Answer | None = None) -> None:
-        """Remember that a way is not there, where the answer to it leaves no doubt."""
+        """Remember that the firmware lacks a way, where the answer to it leaves no doubt."""
         if not self.lacks(way) and (answer is None or answer.lacked):
             await self.learn(replace(self.capabilities, lacks=(*self.capabilities.lacks, way.name)))
 
@@ -154,7 +154,7 @@ class Calls:
         *,
         params: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call in the first of these ways that the firmware has; remember those it has not."""
+        """Call in the first of these ways that the firmware has; remember the ways it lacks."""
         left = [way for way in ways if not self.lacks(way)] or list(ways)
         for way in left:
             answer = await self.call(way, body, params=params)
@@ -171,9 +171,9 @@ class Calls:
         is_of_face: bool = False,
         params: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call in this way, and return the answer whatever it says; raise where none came.
+        """Call in this way and return any answer; raise TerminalError where none came.
 
-        A call that is of a face may take longer: the terminal makes a model of it.
+        A face call may take longer: the terminal makes a model of it.
         """
         await self.identify()
         timeout_s = self._face_timeout_s if is_of_face else self._timeout_s
@@ -215,6 +215,6 @@ class Calls:
         return answer.error(self.name)
 
     def require_ok(self, answer: Answer) -> None:
-        """Raise what the answer means, unless the terminal says that it did it."""
+        """Raise the error that an answer means, unless the terminal says that it did it."""
         if not answer.ok:
             raise self.error(answer)

@@ -1,4 +1,4 @@
-"""What a terminal declares of itself, read from whatever form it chose: pure.
+"""What a terminal declares of itself, read from any form it may choose: pure.
 
 Sources (README.md): HA's recording of UserInfo/capabilities; FDLib/capabilities as a DS-K1T321MFWX
 answers it, flat, and others inside `FDLibCap`. Numbers stand alone or as `@max`.
@@ -22,7 +22,7 @@ PERSONS: Final = range(1, 10_000_000)
 def declared(
     device: Mapping[str, Any], persons: Mapping[str, Any], faces: Mapping[str, Any]
 ) -> Capabilities:
-    """Return what these three answers say; a number beyond reason counts as not said."""
+    """Return what these three answers declare; a number beyond reason counts as absent."""
     search = _first(persons, "UserInfoSearchCond")
     search = search if isinstance(search, Mapping) else {}
     pages = [
@@ -43,10 +43,10 @@ def declared(
     )
 
 
-def same_firmware(known: Capabilities, device: Mapping[str, Any]) -> bool:
-    """Tell whether this deviceInfo is of what is known already; one without a serial may be."""
+def same_firmware(before: Capabilities, device: Mapping[str, Any]) -> bool:
+    """Return whether a deviceInfo fits the capabilities before; one without a serial does."""
     now = declared(device, {}, {})
-    return not now.serial or (known.serial, known.firmware) == (now.serial, now.firmware)
+    return not now.serial or (before.serial, before.firmware) == (now.serial, now.firmware)
 
 
 def _lacking(functions: object) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def _levels(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _most(value: object, sensible: range) -> int | None:
-    """Return a number that is written as it is, as `@max` or as `maxSize`; in XML `@maxSize`."""
+    """Return a number that stands alone, as `@max` or as `maxSize`; in XML `@maxSize`."""
     if isinstance(value, Mapping):
         value = next((value[key] for key in MAX_KEYS if key in value), None)
     try:

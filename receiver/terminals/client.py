@@ -8,7 +8,7 @@ from receiver.terminals.persons import Persons
 class TerminalClient:
     """Talks to one terminal; every call waits for its turn and raises TerminalError.
 
-    Does not retry, does not pace itself and knows nothing of the ledger: `turn` of `calls` does.
+    Does not retry and knows nothing of the ledger; the `turn` of `calls` paces it.
     """
 
     def __init__(self, calls: Calls, fetch_photo: FetchPhoto) -> None:

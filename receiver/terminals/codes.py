@@ -23,12 +23,12 @@ class Meaning:
 
 
 def meaning_of(code: str) -> Meaning | None:
-    """Return what a subStatusCode stands for, however it is capitalised; None for a new one."""
+    """Return what a subStatusCode stands for, in any case of letters; None for a new one."""
     return _BY_CODE.get(code.lower())
 
 
 def code_of(error_code: int | None) -> str:
-    """Return the subStatusCode that goes with an errorCode; empty where none is known."""
+    """Return the subStatusCode that goes with an errorCode; empty where there is none."""
     return _BY_NUMBER.get(error_code, "") if error_code is not None else ""
 
 
@@ -42,7 +42,7 @@ def rows() -> Iterator[list[str]]:
 
 def _load() -> tuple[dict[str, Meaning], dict[int, str]]:
     by_code, by_number = {}, {}
-    seen: dict[tuple[str, str], Meaning] = {}  # two thousand codes are of one meaning
+    seen: dict[tuple[str, str], Meaning] = {}  # two thousand codes share one meaning
     for code, error_codes, class_, words, _ in rows():
         key = class_, words
         by_code[code.lower()] = seen.get(key) or seen.setdefault(key, Meaning(class_, words))

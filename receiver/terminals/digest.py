@@ -1,8 +1,8 @@
 """HTTP digest logins (RFC 7616): a terminal's challenges, and the answer to one. No I/O.
 
-httpx's own digest takes only the first Digest header, in one spelling, and sends back a realm with
-quotes as another. All is bytes here, so that a realm returns in the charset in which it came; and
-nothing that a terminal sends raises: what cannot be read is not there.
+httpx's own digest takes only the first Digest header, in one spelling, and changes a realm that
+contains quotes. All is bytes here, so that a realm returns in the charset in which it came.
+Nothing that a terminal sends raises: a parameter that cannot be read counts as absent.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Challenge:
     ) -> bytes:
         """Return the Authorization for the first request with this nonce.
 
-        Hashed is what was quoted, sent is how it is quoted (RFC 7616 §3.4.2, RFC 9110 §5.6.4).
+        Values are hashed unquoted and sent quoted (RFC 7616 §3.4.2, RFC 9110 §5.6.4).
         """
         algorithm = self.algorithm.upper()
 
@@ -89,7 +89,7 @@ def digests(values: Iterable[bytes]) -> list[dict[bytes, bytes]]:
 
 
 def answerable(challenges: Iterable[Mapping[bytes, bytes]]) -> Challenge | None:
-    """Return the first of these that can be answered; the order is the terminal's preference."""
+    """Return the first challenge that can be answered; their order is the terminal's choice."""
     for said in challenges:
         algorithm = said.get(b"algorithm", b"MD5")
         qop = said.get(b"qop")
@@ -99,7 +99,7 @@ def answerable(challenges: Iterable[Mapping[bytes, bytes]]) -> Challenge | None:
             {b"realm", b"nonce"} <= said.keys()
             and algorithm.upper().removesuffix(_SESSION) in _HASHES
             and (has_qop or qop is None)
-            and (has_qop or not is_session)  # a session is of a cnonce, which is sent with a qop
+            and (has_qop or not is_session)  # a session needs a cnonce, which is sent with a qop
         ):
             return Challenge(
                 realm=said[b"realm"],

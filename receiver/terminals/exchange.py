@@ -1,8 +1,8 @@
 """One HTTP exchange with a terminal, with a digest login of its own; foreign exceptions end here.
 
-The handshake is done step by step, because each step is to be looked at: a terminal that says in
-its challenge that the account is locked must not be sent the password, and no answer may be larger
-than fits.
+The handshake is done step by step, because each step is checked: a terminal that says in its
+challenge that the account is locked must not be sent the password, and no answer may be larger
+than MAX_ANSWER_BYTES.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from receiver.terminals.answers import refusal_of_login
 from receiver.terminals.digest import answerable, digests
 
 MAX_CONNECT_S: Final = 5.0
-"""A terminal that is switched off does not refuse, it is silent; a LAN connects in far less."""
+"""A terminal that is switched off is silent, it does not refuse; a LAN connects in far less."""
 MAX_CONNECT_PART: Final = 0.8
-"""Of a call's time: a terminal that is off must not look like one that does not answer."""
+"""Of a call's time, so that a terminal that is off raises TerminalUnreachable, not a timeout."""
 MAX_ANSWER_BYTES: Final = 256 * 1024
 
 
@@ -73,12 +73,12 @@ class Wire:
             )
 
         try:
-            # The whole exchange is bounded too: httpx's own timeouts begin anew with each byte.
+            # The whole exchange is bounded too: httpx's own timeouts begin again with each byte.
             async with asyncio.timeout(timeout_s):
                 status, answered, stale = await self._login_and_send(request())
                 if status == httpx.codes.UNAUTHORIZED and stale:
                     # The nonce ran out between the challenge and the answer: no failed login
-                    # (RFC 7616 §3.3), and the only case in which one is tried twice.
+                    # (RFC 7616 §3.3), and the only case in which a login is tried twice.
                     status, answered, _ = await self._login_and_send(request())
                 return status, answered
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
@@ -98,17 +98,17 @@ class Wire:
             httpx.InvalidURL,
             httpx.StreamError,
             httpx.CookieConflict,
-            ValueError,  # such as of a login that cannot be encoded
+            ValueError,  # for example, a login that cannot be encoded
         ) as exc:
             raise AnswerUnexplained(
                 f"The terminal's HTTP cannot be understood ({type(exc).__name__})."
             ) from exc
 
     async def _login_and_send(self, request: httpx.Request) -> tuple[int, bytes, bool]:
-        """Send one request with a challenge of its own and return status, body, stale nonce.
+        """Send one request; return status, body, and whether the nonce was stale.
 
-        Each request is challenged anew, so that no nonce is used twice: a reused one is refused
-        without a new challenge, and counts as a wrong password (SK).
+        Each request gets a challenge of its own, so that no nonce is used twice: a reused one is
+        refused without a new challenge, and counts as a wrong password (SK).
         """
         status, answered, asked = await self._send(request)
         if status != httpx.codes.UNAUTHORIZED:

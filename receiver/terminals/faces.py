@@ -1,7 +1,7 @@
 """A person's face on one terminal: by URL where the terminal fetches it, by upload where not.
 
-Two ways for a photo to get there, two ways for a face to replace another, three pairs of names for
-the parts of an upload: which a firmware takes is found out once and remembered.
+A photo gets there in two ways, a face replaces another in three, the parts of an upload have three
+pairs of names: which of them a firmware takes is found out once and remembered.
 """
 
 import json
@@ -43,10 +43,10 @@ UPLOAD_PARTS: Final = (
 )
 
 BY_OTHER_FORM: Final = (AnswerUnexplained, DataRefused, NotSupported, PhotoNotFetched)
-"""Refusals of a photo's URL that may not be of the photo itself: too large a file, one that lies
-on its side, or nothing that this terminal can fetch. An upload is made fit."""
+"""Refusals of a photo's URL that may not be of the photo: too large a file, one that lies on its
+side, or nothing that this terminal can fetch. An upload is made fit."""
 NO_WAY_THERE: Final = frozenset({"networkError"})
-"""Transient of anything else; of a photo's URL, that the terminal gets to no such host."""
+"""Elsewhere transient; of a photo's URL it means that the terminal cannot reach the host."""
 BY_OTHER_NAMES: Final = (AnswerUnexplained, NotSupported, PhotoNotFetched)
 
 
@@ -58,20 +58,20 @@ class Faces:
         self._fetch_photo = fetch_photo
 
     async def put(self, employee_no: str, photo_url: str) -> None:
-        """Make the terminal hold this photo as the person's only face."""
+        """Put this photo on the terminal as the person's only face."""
         await self._calls.identify()
         by_url = len(photo_url.encode()) <= self._calls.capabilities.photo_url_bytes
         if self._calls.capabilities.photos == "upload" or not by_url:
             try:
                 picture = await self._fetch_photo(photo_url)
             except (PhotoNotFetched, PhotoUnusable):
-                # It may lie where the terminal may fetch it and the receiver may not.
+                # The terminal may be able to fetch it where the receiver may not.
                 if by_url and (await self._by_url(employee_no, photo_url)).ok:
                     return
                 raise
             try:
                 await self._upload(employee_no, picture)
-            except BY_OTHER_NAMES:  # not any more, or not yet
+            except BY_OTHER_NAMES:  # it takes no upload any more, or not yet
                 if not by_url or not (await self._by_url(employee_no, photo_url)).ok:
                     raise
                 await self._calls.learn(replace(self._calls.capabilities, photos="url"))
@@ -91,12 +91,12 @@ class Faces:
         await self._upload_instead(employee_no, photo_url, refused)
 
     async def prefer_upload(self) -> None:
-        """Send photos from now on: one that the terminal was to fetch did not get there."""
+        """Upload photos from now on: the terminal did not fetch one by its URL."""
         if self._calls.capabilities.photos != "upload":
             await self._calls.learn(replace(self._calls.capabilities, photos="upload"))
 
     async def remove(self, employee_no: str) -> None:
-        """Make the terminal hold no face of this person, if it holds one."""
+        """Remove this person's face, if the terminal holds one."""
         if not employee_no:
             raise ValueError("remove needs a number")
         body = {"FPID": [{"value": employee_no}]}
@@ -105,9 +105,9 @@ class Faces:
             self._calls.require_ok(answer)
 
     async def has(self, employee_no: str) -> bool:
-        """Tell whether the face library itself holds a face of this person, if it can be asked.
+        """Return whether the face library has a face of this person; False where it cannot say.
 
-        Raises TerminalBusy where it can, and not now.
+        Raises TerminalBusy where it can, but not now.
         """
         search = {"searchResultPosition": 0, "maxResults": 1, **_record(employee_no)}
         answer = await self._calls.call(SEARCH, search)
@@ -119,7 +119,7 @@ class Faces:
     async def _upload_instead(
         self, employee_no: str, photo_url: str, refused: TerminalError
     ) -> None:
-        """Upload a photo whose URL was refused; where that cannot be, the first refusal stands."""
+        """Upload a photo whose URL was refused; where that cannot be done, raise that refusal."""
         fetching = isinstance(refused, PhotoNotFetched)
         try:
             picture = await self._fetch_photo(photo_url)
@@ -139,7 +139,7 @@ class Faces:
     async def _upload(self, employee_no: str, picture: bytes) -> None:
         """Send the picture under the names that the terminal takes; raise NotSupported if none.
 
-        Where an upload has worked, what is said of the names that worked is what went wrong.
+        Where an upload has worked before, the answer to its names tells what went wrong.
         """
         first: TerminalError | None = None
         record = json.dumps(_record(employee_no)).encode()
@@ -177,10 +177,10 @@ class Faces:
         raise NotSupported(f"{refused.message} It takes no upload of photos either.")
 
     async def _set(self, employee_no: str, body: Body) -> Answer:
-        """Add the face, or put it in the place of the one there is.
+        """Add the face, or replace the one there is.
 
-        FDSetUp does both. Where the firmware has none (FG: 404), FaceDataRecord only adds and
-        FDModify only replaces; where it has neither of these two, the old face goes first.
+        FDSetUp does both. Where the firmware lacks it (FG: 404), FaceDataRecord only adds and
+        FDModify only replaces; where it lacks FDModify too, the old face is removed first.
         """
         first = RECORD if self._calls.lacks(SET_UP) else SET_UP
         answer = await self._face_call(first, body)

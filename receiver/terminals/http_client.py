@@ -1,8 +1,8 @@
 """The HTTP client for terminals: which connections it keeps, and for how long.
 
-A challenge and its answer share a connection, and no more is gained by keeping one. What waits for
-the next call may be hung up at any moment, and a request that is lost so is not sent again: nobody
-can tell whether it was carried out.
+A challenge and its answer share a connection; keeping it longer gains nothing. The terminal may
+close an idle connection at any moment, and a request that is lost by that is not sent again:
+nobody can tell whether it was carried out.
 """
 
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -13,7 +13,7 @@ import httpx
 MAX_IDLE_S: Final = 0.5
 """Less than the default pause between calls, after which some terminals hang up."""
 MAX_HANGING_UP: Final = 4096
-"""How many terminals to remember; after so many, each is found out anew."""
+"""How many terminals to remember; after so many, each is found out again."""
 
 
 def http_client() -> httpx.AsyncClient:
@@ -32,7 +32,7 @@ class _Transport(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self._pool = httpx.AsyncHTTPTransport(
             trust_env=False,
-            verify=False,  # terminals are spoken to over plain HTTP; spares a CA store
+            verify=False,  # calls go over plain HTTP; spares a CA store
             limits=httpx.Limits(
                 max_connections=300, max_keepalive_connections=50, keepalive_expiry=MAX_IDLE_S
             ),
@@ -40,7 +40,7 @@ class _Transport(httpx.AsyncBaseTransport):
         self._hanging_up: set[tuple[str, int | None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; raise what httpx does, and remember who cut a connection kept for it."""
+        """Send a request; raise what httpx does, and remember who cut a kept connection."""
         terminal = (request.url.host, request.url.port)
         if terminal in self._hanging_up:
             request.headers["Connection"] = "close"
@@ -54,7 +54,7 @@ class _Transport(httpx.AsyncBaseTransport):
         try:
             return await self._pool.handle_async_request(request)
         except (httpx.NetworkError, httpx.RemoteProtocolError):
-            # On a new connection this is a fault like any other, and no custom of the terminal's.
+            # On a new connection this is a fault like any other, not a habit of the terminal's.
             if is_kept:
                 if len(self._hanging_up) >= MAX_HANGING_UP:
                     self._hanging_up.clear()

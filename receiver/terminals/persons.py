@@ -41,10 +41,10 @@ class Persons:
         self._faces = faces
 
     async def put(self, employee_no: str, name: str, *, expected_there: bool = False) -> bool:
-        """Make the terminal hold this person under this name; return whether it did before.
+        """Put this person on the terminal under this name; return whether it held them before.
 
         Record fails where the person is present and Modify where it is absent (G1 p.85), so each
-        says what was there; a good guess by `expected_there` costs one call.
+        says what was there; where `expected_there` is right, one call is enough.
         """
         for ways, otherwise in (
             ((MODIFY, PERSON_ABSENT), (RECORD, PERSON_EXISTS))
@@ -58,7 +58,7 @@ class Persons:
         return ways is MODIFY
 
     async def end(self, employee_no: str, name: str) -> None:
-        """Let a person pass no longer, if the terminal holds them; everything else stays."""
+        """End a person's access, if the terminal holds them; everything else stays."""
         answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
         if not answer.says(PERSON_ABSENT):
             self._calls.require_ok(answer)
@@ -89,10 +89,10 @@ class Persons:
             self._calls.require_ok(answer)
 
     async def find(self, employee_nos: Sequence[str]) -> dict[str, Found]:
-        """Return those of these numbers whom the terminal holds, as many in a call as it takes.
+        """Return the persons whom the terminal holds under these numbers.
 
-        Raises NotSupported where it cannot be asked (FG: 404), or answers with others than those
-        whom it was asked for: paging through everybody for a few would take all day.
+        Asks for as many in a call as it takes. Raises NotSupported where it cannot be asked (FG:
+        404), or answers with other persons: paging through everybody for a few would take all day.
         """
         await self._calls.identify()
         if self._calls.lacks(SEARCH_BY_NUMBER):
@@ -111,11 +111,11 @@ class Persons:
         return found
 
     def everybody(self) -> AsyncIterator[tuple[Found, ...]]:
-        """Return all whom the terminal holds, page by page; raises NotSupported as `find` does."""
+        """Return all persons on the terminal, page by page; raises NotSupported as `find` does."""
         return self._pages({})
 
     async def _pages(self, whom: Mapping[str, Any]) -> AsyncIterator[tuple[Found, ...]]:
-        """Advance by what was received; end at the total, an empty page or a repeated one."""
+        """Yield pages, advancing by what was received; end at an empty, repeated or last one."""
         await self._calls.identify()
         if self._calls.lacks(SEARCH):
             raise NotSupported("The terminal cannot be asked whom it holds.").named(
@@ -145,7 +145,7 @@ class Persons:
                 return
 
     async def _erased(self) -> None:
-        """Wait until the terminal says that it is done: it erases by and by (G1 p.86)."""
+        """Wait until the terminal says that it is done: it erases in the background (G1 p.86)."""
         for _ in range(ERASE_POLLS):
             answer = await self._calls.call(DELETE_PROCESS, None)
             if answer.unsupported:  # then only a search can tell

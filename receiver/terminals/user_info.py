@@ -1,4 +1,4 @@
-"""A person as terminals spell one: what we send, and what a search says. Pure."""
+"""A person in a terminal's JSON: what we send, and what a search says. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def cut(name: str, most_bytes: int) -> str:
 def found_in(answer: Answer) -> SearchResult | None:
     """Return the page that an answer holds; None where it holds none.
 
-    On NO MATCH the list of persons is absent (HA). Entries that make no sense are left out.
+    On NO MATCH the list of persons is absent (HA). Malformed entries are left out.
     """
     result = answer.fields.get("UserInfoSearch", answer.fields)
     if not isinstance(result, Mapping) or "responseStatusStrg" not in result:
@@ -80,7 +80,7 @@ def _found(entry: Mapping[str, Any]) -> Found:
 
 
 def _access(valid: Mapping[str, Any]) -> Any:
-    """Say who may pass, give or take a day: some terminals write the end in another time zone."""
+    """Return whether they may pass, to a day: some terminals write the end in another time zone."""
     if valid.get("enable") in (False, "false"):
         return "permanent"
     end = valid.get("endTime")
