@@ -23,14 +23,14 @@ Fault = PhotoUnusable | PhotoNotFetched
 
 @dataclass
 class _Flight:
-    """A photo on its way, and how many wait for it."""
+    """A photo on its way, and how many callers wait for it."""
 
     task: asyncio.Task[bytes | Fault]
     waiting: int = 0
 
 
 class Album:
-    """Has photos fetched and makes them fit, and keeps the last ones for a moment."""
+    """Has photos fetched, makes them fit, and keeps the last ones for a moment."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Album:
         self._fetch = fetch
         self._monotonic = monotonic
         self._one_at_a_time = asyncio.Semaphore(1)
-        """Only one file, which may be of 30 MB, and its pixels are in memory."""
+        """Only one file, of up to 30 MB, and its pixels are in memory at a time."""
         self._flights: dict[str, _Flight] = {}
         self._fitted: dict[str, tuple[float, bytes]] = {}
         _give_memory_back()
@@ -50,7 +50,7 @@ class Album:
         """Return the photo as terminals take it.
 
         Raises PhotoUnusable where it cannot be used as it is, PhotoNotFetched where it is worth
-        asking again. Whoever asks while it is on its way gets the same photo, or the same error.
+        asking again. A caller that asks while it is on its way gets the same photo or error.
         """
         if (fitted := self._cached(url)) is not None:
             return fitted
@@ -63,7 +63,7 @@ class Album:
             fitted_or_fault = await asyncio.shield(flight.task)
         finally:
             flight.waiting -= 1
-            if not flight.waiting:  # it is over, or nobody wants it any more
+            if not flight.waiting:  # it is over, or no caller waits any more
                 flight.task.cancel()
                 del self._flights[url]
         if isinstance(fitted_or_fault, bytes):
@@ -75,9 +75,9 @@ class Album:
         return fitted if self._monotonic() < until else None
 
     async def _fetch_and_fit(self, url: str) -> bytes | Fault:
-        """Return the fitted photo, or what is wrong; raised, that would keep the file in memory.
+        """Return the fitted photo or the error; raised, the error would keep the file in memory.
 
-        A traceback holds the variables of all that it went through, and a task its traceback.
+        A traceback keeps the variables of all its frames, and a task keeps its traceback.
         """
         async with self._one_at_a_time:
             try:
@@ -94,7 +94,7 @@ class Album:
 async def _fitted_in_a_thread(picture: bytes) -> bytes:
     """Fit a picture; even if cancelled, return only when its memory is free again."""
     fitting = asyncio.create_task(asyncio.to_thread(fit, picture))
-    fitting.add_done_callback(lambda done: done.cancelled() or done.exception())  # is looked at
+    fitting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio warns
     del picture
     try:
         await asyncio.wait({fitting})  # which leaves it alone when cancelled itself
@@ -106,8 +106,8 @@ async def _fitted_in_a_thread(picture: bytes) -> bytes:
 def _give_memory_back() -> None:
     """Have glibc return large blocks to the system as soon as they are freed.
 
-    Otherwise it raises what counts as large to 32 MB as it goes (mallopt(3), M_MMAP_THRESHOLD), and
-    each thread that ever fitted a picture keeps up to 64 MB: 185 MB at rest instead of 77.
+    Otherwise it raises what counts as large, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD), and each
+    thread that ever fitted a picture keeps up to 64 MB: 185 MB when idle instead of 77.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # where there is no glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)

@@ -1,8 +1,8 @@
-"""Fetches a photo from where it is allowed to, and from nowhere else, within its limits.
+"""Fetches a photo from where that is allowed, and from nowhere else, within its limits.
 
 A photo's URL comes out of a table that many may write, so it is fetched only from the project's own
 storage and from the hosts of PHOTO_HOSTS, whatever redirects say. Foreign exceptions end here, and
-leave neither as cause nor as context: httpx's texts and requests hold the URL, and the key.
+stay neither as cause nor as context: httpx's texts and requests contain the URL and the key.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ TOTAL_TIMEOUT_S: Final = 20.0
 """For one photo, redirects and the second request included."""
 LONGEST_URL: Final = 4096
 _PERHAPS_PRIVATE: Final = (400, 401, 403, 404)
-"""What storage answers to those who may not know (400 with the status in the body)."""
+"""What storage answers where a file is not public (400 with the status in the body)."""
 _PORTS: Final = {"http": 80, "https": 443}
 _PUBLIC: Final = "object/public/"
 
 
 def http_client() -> httpx.AsyncClient:
-    """Return the HTTP client for photos; the caller closes it. It unpacks nothing on its way."""
+    """Return the HTTP client for photos; the caller closes it. It asks for nothing packed."""
     return httpx.AsyncClient(
         trust_env=False,
         timeout=10.0,
-        # JPEG first: a host that makes the picture itself would rather send WebP.
+        # JPEG first: a host that converts pictures would rather send WebP.
         headers={"Accept": "image/jpeg, image/*;q=0.8", "Accept-Encoding": "identity"},
         limits=httpx.Limits(max_connections=4, max_keepalive_connections=2),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -88,7 +88,7 @@ class PhotoFetcher:
         return picture
 
     async def _follow(self, url: httpx.URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Return status and body at the end of all redirects; headers are for the first alone."""
+        """Return status and body after all redirects; only the first request has `headers`."""
         for _ in range(1 + MAX_HOPS):
             request = self._http.build_request("GET", url, headers=headers)
             response = await self._http.send(
@@ -125,7 +125,7 @@ class PhotoFetcher:
             return False
         if not url.raw_path.startswith(self._storage.raw_path):
             return False
-        # Whoever decodes the path once more than we do must not be led out of storage by it.
+        # A server that decodes the path once more must not be led out of storage by it.
         path = url.path
         while (decoded := unquote(path)) != path:
             path = decoded
@@ -138,7 +138,7 @@ class PhotoFetcher:
         return host in self._allowed_hosts and port == _PORTS[url.scheme]
 
     def _private(self, url: httpx.URL) -> httpx.URL | None:
-        """Return where the service key gets what is not public after all."""
+        """Return where the service key gets a file that is not public after all."""
         public = self._storage.raw_path + _PUBLIC.encode()
         if not self._is_ours(url) or not url.raw_path.startswith(public):
             return None
@@ -153,7 +153,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 async def _body(response: httpx.Response) -> bytes:
-    """Return the body of a 200 as it is sent, up to MAX_BYTES; nothing of another's."""
+    """Return the body of a 200 as it is sent, up to MAX_BYTES; nothing of any other answer."""
     if response.status_code != httpx.codes.OK:
         return b""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":

@@ -15,9 +15,9 @@ from receiver.photos.formats import AS_IT_IS, PictureFile, read
 
 LONGEST_SIDE: Final = 900
 SHORTEST_LONGEST_SIDE: Final = 600
-"""Faces on pictures of under some 400 px cannot be modelled (CH); 600 leaves room to be wrong."""
+"""Faces on pictures of under some 400 px cannot be modelled (CH); 600 leaves a margin."""
 MIN_SIDE: Final = 80
-"""What a terminal says is the least it takes (SK)."""
+"""The least that a terminal says it takes (SK)."""
 MAX_BYTES: Final = 190_000
 """Terminals take 200 KB (CH, SK)."""
 QUALITIES: Final = (90, 82, 72, 60, 45)
@@ -55,7 +55,7 @@ def fit(picture: bytes) -> bytes:
         fault = "The photo needs more memory than there is."
     except Exception:  # noqa: BLE001 - what decoders raise for damaged files is not documented
         fault = "The photo is damaged: it cannot be read to its end."
-    # Out here, so that the exception does not hold on to the decoder's, and it to the pixels.
+    # Out here, so that the exception does not keep the decoder's, which keeps the pixels.
     raise PhotoUnusable(fault)
 
 
@@ -77,7 +77,7 @@ def _fit(picture: bytes) -> bytes:
 
 
 def _check(described: PictureFile, length: int) -> None:
-    """Refuse what is too small to hold a face, or would take too much memory."""
+    """Raise PhotoUnusable for a picture too small for a face, or too large for our memory."""
     width, height = described.width, described.height
     size = f"{width} by {height} pixels"
     if min(width, height) < MIN_SIDE:
@@ -120,7 +120,7 @@ def _in_rgb(image: Image.Image) -> Image.Image:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """Return a JPEG of as good a quality as fits; smaller and smaller until one does."""
+    """Return a JPEG of the best quality that fits, made smaller until one fits."""
     side = float(min(max(*image.size, SHORTEST_LONGEST_SIDE), LONGEST_SIDE))
     while True:
         scale = side / max(image.size)

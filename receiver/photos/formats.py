@@ -4,9 +4,9 @@ Read from the bytes alone, before any decoder runs. It hands on only the parts t
 Pillow unpacks metadata as soon as it opens a file (a PNG of 77 kB with packed texts takes 240 MB),
 keeps each segment of a JPEG once more, and warns about what is wrong in Exif.
 
-Sources: ITU-T T.81 annex B (JPEG), the PNG specification §5, RFC 9649
-(WebP), Exif 2.32 §4.6. What is read past a file's end raises ValueError, IndexError or
-struct.error; `pictures` takes each for a damaged file.
+Sources: ITU-T T.81 annex B (JPEG), the PNG specification §5, RFC 9649 (WebP), Exif 2.32 §4.6.
+Reading past a file's end raises ValueError, IndexError or struct.error; `fit` calls each a damaged
+file.
 """
 
 import struct
@@ -19,7 +19,7 @@ from typing import Final
 from receiver.core.errors import PhotoUnusable
 
 MAX_PARTS: Final = 200_000
-"""Segments or chunks of a file; 30 MB of the smallest would keep a core busy for long."""
+"""Segments or chunks of a file; 30 MB of the smallest would keep a core busy for a long time."""
 MAX_SCANS: Final = 100
 """Passes over the whole picture that a JPEG may ask for (cameras: up to some 15). A crafted one
 asks for thousands, which takes hours (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
@@ -47,7 +47,7 @@ class PictureFile:
 
 
 def read(picture: bytes) -> PictureFile | None:
-    """Return what the file says of itself; None if it is of no format of ours."""
+    """Return what the file says of itself; None for a format that is not ours."""
     if picture.startswith(b"\xff\xd8\xff"):
         return _jpeg(picture)
     if picture.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -94,7 +94,7 @@ def _jpeg(picture: bytes) -> PictureFile:
         raise ValueError("no scan")
     file.write(memoryview(picture)[start:])
     height, width, components = unpack_from(">HHB", frame_body, 1)
-    # In one scan it is decoded row by row and already shrunk; in several, all of it is held.
+    # In one scan it is decoded row by row and already shrunk; in several, all stays in memory.
     in_one_scan = frame != _SOF_PROGRESSIVE and body[0] == components
     # Within scans no FF is followed by DA (B.1.1.5).
     if not in_one_scan and picture.count(b"\xff\xda", start) > MAX_SCANS:
@@ -133,7 +133,7 @@ def _segments(picture: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _coefficients(frame: bytes, components: int) -> float:
-    """Return the bytes that libjpeg holds per pixel: two for each coefficient."""
+    """Return the bytes that libjpeg keeps per pixel: two for each coefficient."""
     factors = [(frame[7 + 3 * n] >> 4, frame[7 + 3 * n] & 15) for n in range(components)]
     widest, highest = max(h for h, _ in factors), max(v for _, v in factors)
     return 2 * sum(h * v for h, v in factors) / (widest * highest)
