@@ -1,9 +1,9 @@
 """What follows from each terminal error: one table, read by others; and when to try again.
 
-Two kinds of pauses. A terminal that cannot be worked with rests as a whole, so that it costs one
-attempt per rest however many pairs wait. A pair that alone went wrong waits alone. Both grow with
-each failure in a row. A terminal's rest about doubles, so that one that was off for a while is
-noticed after about as long again, and never later than five minutes.
+Two kinds of waits. A terminal that cannot be worked with rests as a whole, so that it costs one
+attempt per rest however many pairs wait. A pair that alone went wrong waits alone. Both waits grow
+with each failure in a row. A terminal's rest about doubles, so that a terminal that was off for a
+while is noticed after about as long again, and never later than five minutes.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ LOGIN_REST_S = 31 * 60.0
 """Longer than the 30 minutes for which a terminal counts failed logins (SK)."""
 MAX_LOCKED_S = 24 * 3600.0
 JITTER = 0.2
-"""Pauses vary by this part up or down, so that what failed together does not return together."""
+"""Waits vary by this part up or down, so that what failed together does not return together."""
 
 AskedBack = Literal["now", "later", "next visit"]
 Rests = Literal["grows", "short", "login"]
@@ -51,8 +51,8 @@ class Consequence:
     at_photo: Status = "partial"
     """The pair's status where it is met at the photo of a person who is there."""
     asked_back: AskedBack = "now"
-    """When the terminal can be asked whom it holds. Where a search meets an error with `now`, it
-    cannot be asked at all, and its word counts."""
+    """When the terminal can be read back. Where a search meets an error with `now`, it cannot be
+    read back at all, and its word counts."""
     rest: Rests = "grows"
     """How long the terminal rests after a fatal outcome: `grows` from 2 s to 5 min with each
     failure in a row; `short`: 2 or 4 s, because it answers, and others need not wait long for one
@@ -96,7 +96,7 @@ def consequence(error: TerminalError) -> Consequence:
 
 
 def is_unanswering(error: BaseException | None) -> bool:
-    """Tell whether a terminal that met this error is not to be asked anything more on a visit."""
+    """Return whether this error ends all questions to the terminal on a visit."""
     return isinstance(error, TerminalError) and consequence(error).asked_back == "next visit"
 
 
@@ -116,7 +116,7 @@ DONE = Retry(pair_s=None, terminal_s=None)
 def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[], float]) -> Retry:
     """Return what to do after an outcome.
 
-    `attempts` and `failures` count what went wrong in a row before it, for this pair and for its
+    `attempts` and `failures` count the failures in a row before it, of this pair and of its
     terminal; `random` returns a number from 0 to 1.
     """
     error = outcome.error
@@ -137,7 +137,7 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
 
 
 def login_rest_s(error: LoginRefused) -> float:
-    """Return for how long a terminal that refused the login rests, in seconds."""
+    """Return how many seconds a terminal that refused the login rests."""
     return max(LOGIN_REST_S, min(error.locked_s + 60.0, MAX_LOCKED_S))
 
 

@@ -1,7 +1,7 @@
 """The gate to the terminals: one call at a time to each, spaced, and only under a lease.
 
-Every device call of this process passes here, whoever makes it. A lane is a sequence of calls with
-the pause between them; one lane is the plan's "one call at a time over all terminals".
+Every call of this process to a terminal passes here. A lane is a sequence of calls with the pause
+between them; one lane is the plan's "one call at a time over all terminals".
 """
 
 import asyncio
@@ -16,18 +16,18 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 LEASE_MARGIN_S = 5.0
-"""What a lease lasts beyond the call that is made under it: the answer's way back, slow clocks."""
+"""How long a lease outlasts the call made under it: the answer's way back, slow clocks."""
 LEASE_SPARE_S = 3.0
-"""What is asked for beyond that, so that each call need not ask again. A terminal whose receiver
-died waits so much longer."""
+"""What a renewal asks for beyond that, so that not each call renews. A terminal whose receiver died
+waits so much longer."""
 
 
 class Lease:
-    """One leased terminal, seen from its holder.
+    """The lease of one terminal, as this receiver sees it.
 
-    Promise: while a call runs, the lease runs longer than the call may take, so that a receiver
-    that dies in the middle of it is not followed by another before the terminal is done. Only this
-    process's own monotonic clock is read, from before each renewal was asked for.
+    Promise: the lease outlasts each call that is made under it, so that no other receiver follows
+    one that died in the middle of a call before the terminal is done. Only this process's own
+    monotonic clock is read, from before each renewal was asked for.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Lease:
         self._until = max(self._until, asked_at + lease_s)
 
     async def ensure(self, call_s: float) -> None:
-        """Return when the lease outlasts a call of so many seconds.
+        """Renew the lease unless it outlasts a call of so many seconds.
 
-        Raises LeaseLost, or SupabaseError where it could not be asked for.
+        Raises LeaseLost, or SupabaseError where it could not be renewed.
         """
         asked_at = self._clock()
         needed_s = call_s + LEASE_MARGIN_S
@@ -58,7 +58,7 @@ class Lease:
 
 
 class _Entrance:
-    """One terminal's: held by the call in progress, closed for the pause after it."""
+    """One terminal's entrance: taken by the call in progress, closed for the pause after it."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -86,11 +86,11 @@ class Gate:
         self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """Let no further call begin and those who wait go; the one in progress ends by itself."""
+        """Let no further call begin; waiting ones raise Stopping, one in progress ends itself."""
         self._closed.set()
 
     def pause_left_s(self, terminal_id: UUID) -> float:
-        """Return for how long no call to this terminal may begin, in seconds."""
+        """Return how many seconds no call to this terminal may begin."""
         entrance = self._entrances.get(terminal_id)
         return max(0.0, entrance.free_at - self._clock()) if entrance else 0.0
 
@@ -102,15 +102,15 @@ class Gate:
         """
         entrance = self._entrances.setdefault(terminal_id, _Entrance())
         async with entrance.lock:
-            # In the pause, which is then not followed by a wait for Supabase; and before it holds a
-            # lane, so that others need not wait for it either.
+            # In the pause, so that no wait for Supabase follows it; and before it has a lane, so
+            # that no other terminal waits for Supabase either.
             await lease.ensure(self.pause_left_s(terminal_id) + call_s)
             await self._wait_until(entrance.free_at)
             lane_free_at = await self._lanes.get()
             called = False
             try:
                 await self._wait_until(lane_free_at)
-                await lease.ensure(call_s)  # again: the lane may have been long in coming
+                await lease.ensure(call_s)  # again: the wait for a lane may be long
                 if self._closed.is_set():
                     raise Stopping
                 called = True

@@ -1,8 +1,8 @@
-"""Push pairs on a visited terminal: sync, ask back, decide about the retry, record, log.
+"""Push pairs on a visited terminal: sync, read back, decide about the retry, record, log.
 
-What the worker and the buttons' runs have in common. A pair whose push needs to be read back is
-recorded as done only after that, so that a receiver that dies in between pushes it again. A visit
-whose `resting` is set is over.
+The worker and the buttons' runs share it. A pair whose push must be read back is recorded as done
+only after that: where a receiver dies in between, the pair is pushed again. A visit whose `resting`
+is set is over.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from receiver.sync.visit import Visit, failed
 from receiver.terminals.client import TerminalClient
 
 UNREAD_S = 900.0
-"""After which a pair that a long run has not read back is pushed again by the worker."""
+"""After so long the worker pushes a pair again that a long run has not read back."""
 LATE_RECORDS_AT_ONCE = 5
 """One by one, a page of thirty would keep the terminal for thirty round trips to Supabase."""
 log = get_logger(__name__)
@@ -46,7 +46,7 @@ Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitabl
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """One pair that was pushed, and how that went."""
+    """One pair that was pushed, and its outcome."""
 
     pair: Pair
     employee: Employee
@@ -56,7 +56,7 @@ class Push:
 
 
 class Pushes:
-    """Pushes by this receiver's rules for leavers."""
+    """Pushes pairs by this receiver's policy for leavers."""
 
     def __init__(self, policy: LeaverPolicy) -> None:
         self._policy = policy
@@ -64,10 +64,10 @@ class Pushes:
     async def serve(
         self, visit: Visit, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
     ) -> None:
-        """Bring wanted pairs there one by one; with none, only identify the terminal.
+        """Push wanted pairs one by one; with none, only identify the terminal.
 
-        `employees` are those of the pairs, read after these were claimed. Ends early when one of
-        the pairs gives the terminal a rest, or somebody pressed a button.
+        `employees` are those of the pairs, read after the claim. Ends early at a fatal outcome, a
+        rest or an unanswering terminal, or when a button waits for the terminal.
         """
         try:
             await visit.client.calls.identify()
@@ -116,14 +116,14 @@ class Pushes:
             outcome = await how(visit.client, employee, pair.held, self._policy, intend)
         except ReceiverError:
             raise
-        except Exception:  # a mistake of ours over one person must not hold up everybody else
+        except Exception:  # a mistake of ours over one person must not stop everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
             held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
             outcome = failed(error, held)
         if isinstance(outcome.error, TerminalTimeout):
             visit.is_unanswering = (
-                True  # it may be at work still; another call would come in the middle
+                True  # it may still be at work; another call would come in the middle
             )
         elif visit.client.calls.answered > answered and outcome.status != "fatal":
             visit.failures = 0
@@ -132,7 +132,7 @@ class Pushes:
     async def settle(
         self, visit: Visit, pushes: Sequence[Push], *, late: bool = False
     ) -> list[Push]:
-        """Ask the terminal whether it holds what was pushed, and record what became of it.
+        """Read back what was pushed, record the outcomes and return the pushes with them.
 
         `late`: what it holds was recorded by `hold`, and may be another's by now.
         """
@@ -184,8 +184,8 @@ class Pushes:
         return settled
 
     async def hold(self, visit: Visit, push: Push) -> bool:
-        """Record a push that is to be settled later; False where nothing is left to settle."""
-        # Somebody who must not pass is asked about at once: by then their number may be another's.
+        """Record a push to be settled later; return False where nothing is left to settle."""
+        # A person who must not pass is read back at once: later their number may be another's.
         ending = any(expected.may_pass is False for expected in push.outcome.expected)
         if not push.outcome.expected or push.outcome.error is not None or ending:
             await self.settle(visit, [push])

@@ -1,4 +1,4 @@
-"""Ask a terminal whom it holds: before a batch of pushes, and after it. Many people in a search."""
+"""Ask a terminal for the persons it holds, before and after a batch of pushes; many in a search."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ from receiver.sync.consequences import is_unanswering
 from receiver.terminals.client import TerminalClient
 
 LOOK_FIRST: Final = 3
-"""From so many pairs on that may be in step already, one search before is cheaper than pushes."""
+"""From so many pairs on that may be in step already, one search first is cheaper than pushes."""
 BUSY_SEARCHES: Final = 3
-"""How often a busy terminal is asked for what it holds before its word is taken."""
+"""How often a busy terminal is searched before the search fails."""
 
 
 async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found | None]:
-    """Return what it says of each of these numbers; of none where they are few, or it cannot say.
+    """Return what it says of each number; of none where they are few, or it cannot say.
 
     Raises TerminalError where the terminal is not to be asked anything more.
     """
@@ -35,17 +35,17 @@ async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str,
 
 
 async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping[str, Found]:
-    """Return those whom it holds of the numbers that were pushed; raises TerminalError.
+    """Return the persons whom it holds under the numbers that were pushed; raise TerminalError.
 
-    Who should have a face and is said to have none is looked up in the face library too: a second
-    witness before a photo is called missing. How firmwares count faces is nowhere promised.
+    A person who should have a face and is said to have none is looked up in the face library too: a
+    second witness before a face is called missing. No source promises how firmwares count faces.
     """
     found = dict(await _find(client, list(dict.fromkeys(e.employee_no for e in expected))))
     for one in expected:
         there = found.get(one.employee_no)
         if one.face and there is not None and there.faces == 0:
             faces = int(await client.faces.has(one.employee_no))
-            if not faces:  # nor will the next one that it says that it fetches
+            if not faces:  # the next one would not arrive by URL either
                 await client.faces.prefer_upload()
             found[one.employee_no] = replace(there, faces=faces)
     return found

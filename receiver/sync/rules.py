@@ -1,7 +1,7 @@
 """Bring one employee on one terminal to where HR says it should be.
 
-The rules of the house, and nothing about how a terminal spells them or when it is done: person
-before photo, a leaver's access ended, a photo that the terminal has already not sent again.
+The rules alone, not how a terminal spells them or when they are applied: the person before the
+photo, a leaver's access ended, a photo that is there already not sent again.
 """
 
 import hashlib
@@ -40,18 +40,18 @@ NO_NUMBER = "The employee has no employee_no."
 
 Intend = Callable[[str], Awaitable[None]]
 """Called with a number before the first call that may put it on the terminal, and before one that
-changes its face: the ledger must know of everybody who may have to leave, and must not believe in a
-photo that may be there no longer."""
+changes its face: the ledger must know every person who may have to leave, and must not believe in a
+photo that may be gone."""
 
 
 class TerminalPersons(Protocol):
     """What these rules ask of a terminal's persons; `terminals.persons.Persons` does it."""
 
     async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
-        """Hold this person; return whether the terminal did before, as `expected_there` guesses."""
+        """Put the person there; return whether they were there, as `expected_there` guesses."""
 
     async def end(self, employee_no: str, name: str) -> None:
-        """Let the person pass no longer."""
+        """End the person's access."""
 
     async def erase(self, employee_no: str) -> None:
         """Erase the person."""
@@ -64,10 +64,10 @@ class TerminalFaces(Protocol):
     """What these rules ask of a terminal's faces; `terminals.faces.Faces` does it."""
 
     async def put(self, employee_no: str, photo_url: str) -> None:
-        """Hold this photo as the person's face."""
+        """Put this photo there as the person's face."""
 
     async def remove(self, employee_no: str) -> None:
-        """Hold no face of the person."""
+        """Remove the person's face."""
 
 
 class PersonTerminal(Protocol):
@@ -85,8 +85,8 @@ class PersonTerminal(Protocol):
 def photo_fingerprint(employee: Employee) -> str | None:
     """Return what tells one photo of an employee from the next; None for no photo.
 
-    Of its URL and number, not its bytes: HR's edit changes the URL. A digest, so that the ledger
-    holds no link to a face.
+    Made of its URL and number, not its bytes: HR's edit changes the URL. A digest, so that the
+    ledger has no link to a photo.
     """
     if employee.photo_url is None:
         return None
@@ -97,17 +97,17 @@ def photo_fingerprint(employee: Employee) -> str | None:
 async def sync(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
-    """Bring the employee there; whatever the terminal does, the answer is an Outcome.
+    """Bring the employee to the terminal; return an Outcome, whatever the terminal does.
 
     `held` is what the terminal held before, as far as known. Raises only what forbids a call:
-    CallForbidden, and SupabaseError where the lease could not be renewed.
+    CallForbidden, and SupabaseError where the lease or `intend` failed.
     """
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
     if held.employee_no not in (None, employee.employee_no):
-        # Another number, or none any more: the old one would stay valid until 2037. First it, and
-        # asked back at once: the ledger keeps one number, so this one until it is ended for sure.
-        # Nobody asked to `keep` a number.
+        # Another number, or none any more: the old one would stay valid until 2037. It is ended
+        # first and read back at once: the ledger keeps one number, so this one until it is ended
+        # for sure. The policy `keep` is not about numbers.
         ended = await _end_number(terminal, employee, held, policy)
         if ended.status != "success":
             return ended
@@ -121,9 +121,9 @@ async def sync(
 async def _end_number(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
 ) -> Outcome:
-    """Let a number pass no longer that is the employee's no more, with no face under it either.
+    """End a number that is no longer the employee's, and remove the face under it.
 
-    The ledger forgets it, and HR may give it to somebody who has no photo.
+    The ledger forgets it, and HR may give it to an employee who has no photo.
     """
     if policy == "delete":
         return await _sync_leaver(terminal, employee, held, policy)
@@ -132,7 +132,7 @@ async def _end_number(
         try:
             await terminal.faces.remove(held.employee_no or "")
         except (DataRefused, NotSupported, PersonAbsent):
-            pass  # it has no such face, or cannot be rid of it
+            pass  # it has no such face, or cannot remove it
         except TerminalError as error:
             return _person_failed(error, held)
     return ended
@@ -149,7 +149,7 @@ async def _sync_number(
 async def sync_anew(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
-    """Bring the employee there, the photo too, whatever the ledger believes."""
+    """Bring the employee to the terminal, the photo too, whatever the ledger believes."""
     photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
     if held.photo == NOT_THERE:
         photo = NOT_THERE
@@ -159,7 +159,7 @@ async def sync_anew(
 async def sync_photo(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
-    """Bring only the photo there, for a person whom the terminal holds; a leaver's access ends."""
+    """Bring only the photo, to a person whom the terminal holds; end a leaver's access."""
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
     if employee.employee_no is None:
@@ -195,15 +195,15 @@ async def _sync_person(
     expected_there = noted and held.photo != NOT_THERE
     if not noted:
         await intend(employee_no)
-        # Whoever the terminal may know by this number may have a face there that is not theirs.
+        # A person whom the terminal has under this number may have another person's face.
         held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO)
     try:
         was_there = await terminal.persons.put(
             employee_no, employee.name, expected_there=expected_there
         )
     except TerminalError as error:
-        return _person_failed(error, held)  # it may hold them all the same
-    # Somebody who was there, and of whom the ledger knew nothing, may have anybody's face.
+        return _person_failed(error, held)  # the terminal may hold them all the same
+    # A person who was there, and of whom the ledger knew nothing, may have anybody's face.
     photo = (held.photo if noted else UNKNOWN_PHOTO) if was_there else None
     held = replace(held, photo=photo)
     expected = expected_of(employee, employee_no)
@@ -233,7 +233,7 @@ async def _sync_person(
 
 
 def expected_of(employee: Employee, employee_no: str) -> Expected:
-    """Return what a terminal says of an employee who is there as HR has them."""
+    """Return what a terminal says of an employee whom it holds as HR has them."""
     return Expected(
         employee_no=employee_no,
         may_pass=True,
@@ -268,7 +268,7 @@ async def _sync_leaver(
                 await _erase(terminal, number, employee.name)
             else:
                 await terminal.persons.end(number, employee.name)
-    except DataRefused as refused:  # not to be given up like a hire's bad data: they may pass
+    except DataRefused as refused:  # not given up like a hire's bad data: the leaver may pass
         return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
         return _person_failed(error, held)
@@ -279,7 +279,7 @@ async def _sync_leaver(
 
 
 async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
-    """Erase a person; where the terminal does not know how, let them at least pass no longer."""
+    """Erase a person; where the terminal cannot, end their access and raise its refusal."""
     try:
         await terminal.persons.erase(employee_no)
     except (AnswerUnexplained, NotSupported):
@@ -288,17 +288,16 @@ async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
 
 
 def numbers_to_end(employee: Employee, held: Held) -> list[str]:
-    """Return the numbers under which someone who leaves, or an old number, may pass.
+    """Return the numbers to end: the one in the ledger, and a leaver's own.
 
-    A leaver's own too, where the ledger knows of another: hardware that was used elsewhere may have
-    come with it.
+    A leaver's own also where the ledger has another: hardware that was used elsewhere may hold it.
     """
     own = None if employee.active else employee.employee_no
     return [number for number in dict.fromkeys((held.employee_no, own)) if number]
 
 
 async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
-    """Ask whether a number was really ended; a terminal that cannot be asked is believed."""
+    """Return why a number may not have ended, if so; believe a terminal that cannot be asked."""
     try:
         there = (await terminal.persons.find([employee_no])).get(employee_no)
     except TerminalError as error:

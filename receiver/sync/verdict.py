@@ -35,7 +35,7 @@ def already_so(
 ) -> Outcome | None:
     """Return the outcome of a pair that is in step already, as the terminal itself says.
 
-    `asked` holds what it says of each number that it was asked for. None where the pair is not in
+    `asked` is what it says of each number that it was asked for. None where the pair is not in
     step, or the terminal did not say all that matters.
     """
     number = number_to_ask(employee, held, policy)
@@ -61,9 +61,9 @@ def already_so(
 
 
 def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str | None:
-    """Return by which number a terminal can tell that the pair is in step already.
+    """Return the number by which a terminal can tell that the pair is in step already.
 
-    None where the ledger knows that it is not, or where it takes two.
+    None where the ledger knows that it is not, or where that takes two numbers.
     """
     if not employee.active:
         numbers = numbers_to_end(employee, held)
@@ -73,8 +73,8 @@ def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str |
 
 
 def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
-    """Return an outcome in the light of what the terminal says afterwards."""
-    # Those who should be gone first, whose number the ledger must keep: nothing else knows it.
+    """Return an outcome corrected by what the terminal says when it is read back."""
+    # Persons who should be gone first: the ledger must keep their number, nothing else knows it.
     for expected in sorted(outcome.expected, key=lambda one: one.may_pass is not False):
         there = found.get(expected.employee_no)
         if (fault := _fault_of_person(expected, there)) is not None:
@@ -91,9 +91,9 @@ def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
 
 
 def not_yet_gone(outcome: Outcome) -> Outcome:
-    """Return an outcome that is to be asked about later, with the number of who should be gone.
+    """Return an outcome to be read back later, with the number of a person who should be gone.
 
-    Until the terminal was asked, the ledger must not forget it: nothing else knows it.
+    Until then the ledger must not forget it: nothing else knows it.
     """
     for expected in outcome.expected:
         if expected.may_pass is False:
@@ -104,7 +104,7 @@ def not_yet_gone(outcome: Outcome) -> Outcome:
 
 
 def differences(expected: Expected, there: Found | None) -> list[str]:
-    """Return in words all that a terminal holds otherwise than it should."""
+    """Return in words everything that a terminal holds otherwise than it should."""
     faults = [_fault_of_person(expected, there)]
     if there is not None:
         faults.append(_fault_of_face(expected, there))
@@ -142,9 +142,9 @@ def _face_unknown(held: Held) -> Held:
 
 
 def _same_name(ours: str, theirs: str) -> bool:
-    """Tell whether a terminal holds this name, cut to what it takes and perhaps in a poor charset.
+    """Return whether a terminal holds this name, perhaps cut or in a poor charset.
 
-    The last does not matter to the gate, and pushing the name again would not mend it.
+    The charset does not matter at the gate, and pushing the name again would not correct it.
     """
     ours, theirs = ours.strip(), theirs.strip()
     if theirs != ours and ours.startswith(theirs):

@@ -1,6 +1,6 @@
 """A visit to one leased terminal: from the lease to a client for it, to giving it back.
 
-What the worker, the buttons' runs, drifts and `receiver check` share, so that each of them calls a
+The worker, the buttons' runs, drifts and `receiver check` share it, so that each of them calls a
 terminal through the gate and under a lease, and leaves its rest in the ledger.
 """
 
@@ -49,7 +49,7 @@ from receiver.terminals.client import TerminalClient
 from receiver.terminals.faces import FetchPhoto
 
 LEASE_PAUSE_S = 0.25
-"""Between asks for a terminal that another holds."""
+"""Between two requests for a terminal whose lease is another receiver's."""
 MAX_LEASE_WAIT_S = 300.0
 """Longer than a worker's batch of pairs takes at the default pause."""
 MAX_PHOTO_S = 40.0
@@ -59,10 +59,10 @@ log = get_logger(__name__)
 
 
 class Visit:
-    """One terminal while it is ours, and what is done under its lease.
+    """One terminal while its lease is ours, and what is done under the lease.
 
     Each call of the ledger names the lease, and lengthens it where it can; each raises LeaseLost
-    where another receiver has the terminal.
+    where the lease is another receiver's.
     """
 
     def __init__(self, visits: "Visits", leased: Leased, *, asked_at: float) -> None:
@@ -70,7 +70,7 @@ class Visit:
         self.leased = leased
         self.terminal_id = leased.terminal_id
         self.failures = leased.failures
-        """How often in a row something went wrong, on this visit and those before it."""
+        """How often in a row something went wrong, on this visit and the ones before it."""
         self.is_unanswering = False
         """Whether the terminal is not to be asked anything more on this visit."""
         self.due_again_s: float | None = None
@@ -90,17 +90,17 @@ class Visit:
 
     @property
     def client(self) -> TerminalClient:
-        """The client of a visit that was opened."""
+        """Return the client of a visit that was opened."""
         assert self._client is not None, "the visit was not opened"  # noqa: S101 - a mistake of ours
         return self._client
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether a button of this receiver waits for the terminal."""
+        """Return whether a button of this receiver waits for the terminal."""
         return self._visits.is_waited_for(self.terminal_id)
 
     async def take(self, employee_id: UUID) -> Pair:
-        """Want one pair now, whatever was done before, and return it."""
+        """Make one pair wanted, whatever was done before, and return it."""
         return await self._ledger.take(self.terminal_id, self.leased.fence, employee_id)
 
     async def due(self, *, limit: int) -> tuple[Pair, ...]:
@@ -108,7 +108,7 @@ class Visit:
         return await self._ledger.due(self.terminal_id, self.leased.fence, limit=limit)
 
     async def intend(self, employee_id: UUID, employee_no: str) -> None:
-        """Note a number before the call that puts it there or changes its face."""
+        """Note a number before the call that puts it on the terminal or changes its face."""
         with self._lengthening() as lease_s:
             await self._ledger.intend(
                 self.terminal_id, self.leased.fence, employee_id, employee_no, lease_s=lease_s
@@ -139,7 +139,7 @@ class Visit:
         )
 
     async def remember(self, capabilities: Capabilities) -> None:
-        """Have the ledger remember what a terminal takes; raise TerminalReplaced if it is new."""
+        """Have the ledger remember capabilities; raise TerminalReplaced if the hardware is new."""
         with self._lengthening() as lease_s:
             replaced = await self._ledger.meet(
                 self.terminal_id, self.leased.fence, capabilities, lease_s=lease_s
@@ -149,13 +149,13 @@ class Visit:
             raise TerminalReplaced
 
     def blame(self, error: TerminalError) -> None:
-        """Have the terminal left alone for something that no pair caused."""
+        """Give the terminal a rest for an error that no pair caused."""
         outcome = failed(error, NOTHING_HELD)
         retry = decide(outcome, attempts=0, failures=self.failures, random=random.random)
         self.rest(outcome, retry.terminal_s or 0.0)
 
     def rest(self, outcome: Outcome, seconds: float) -> None:
-        """Have the terminal left alone after this visit."""
+        """Give the terminal a rest after this visit."""
         self.failures += 1
         self.is_unanswering = self.is_unanswering or is_unanswering(outcome.error)
         kind = outcome.error.kind if outcome.error else TerminalError.kind
@@ -203,7 +203,7 @@ class Visits:
         self.ledger = ledger
         self.gate = gate
         self.lease_s = settings.device_timeout_s + LEASE_MARGIN_S + LEASE_SPARE_S
-        """For how long to lease: enough for some calls other than a face's."""
+        """How long to lease: enough for some calls other than face calls."""
         self._settings = settings
         self._http = terminals_http
         self._fetch_photo = fetch_photo
@@ -221,7 +221,7 @@ class Visits:
             self._waited_for[terminal_id] -= 1
 
     def is_waited_for(self, terminal_id: UUID) -> bool:
-        """Tell whether a button of this receiver waits for the terminal."""
+        """Return whether a button of this receiver waits for the terminal."""
         return self._waited_for[terminal_id] > 0
 
     def begin(self, leased: Leased, *, asked_at: float) -> Visit:
@@ -229,7 +229,7 @@ class Visits:
         return Visit(self, leased, asked_at=asked_at)
 
     async def ask(self, terminal_id: UUID) -> tuple[LeaseAnswer, Visit | None]:
-        """Ask for one terminal: the answer, and the visit where the terminal is ours now."""
+        """Ask for one terminal's lease; return the answer, and a visit where it is ours now."""
         asked_at = time.monotonic()
         answer = await self.ledger.lease(terminal_id, lease_s=self.lease_s)
         return answer, self.begin(answer.leased, asked_at=asked_at) if answer.leased else None
@@ -237,7 +237,7 @@ class Visits:
     async def wait_for(self, terminal_id: UUID, *, stopped: Callable[[], bool]) -> Visit:
         """Wait until the terminal is free, and lease it.
 
-        Raises TerminalError where it cannot be had, RunStopped once `stopped`.
+        Raises TerminalError where it cannot be leased, RunStopped once `stopped`.
         """
         deadline = time.monotonic() + MAX_LEASE_WAIT_S
         with self.waiting_for(terminal_id):
@@ -271,7 +271,7 @@ class Visits:
         return TerminalClient(calls, partial(self._fetch_photo_for, visit))
 
     async def end(self, visit: Visit) -> None:
-        """End a visit whatever Supabase says; a terminal not given back is free by its lease."""
+        """End a visit; where Supabase fails, the terminal is free when its lease ends."""
         try:
             await visit.give_back()
         except (SupabaseError, LeaseLost) as error:
@@ -282,9 +282,9 @@ class Visits:
             log.warning("release_failed", terminal_id=str(visit.terminal_id), reason=error.message)
 
     async def give_back_late(self) -> None:
-        """Give back what could not be while Supabase was away; raises SupabaseError if it still is.
+        """Give back what could not be while Supabase was away; raise SupabaseError if it still is.
 
-        Sooner than the leases run out, and with the rests that were decided on.
+        That is sooner than the leases end, and with the rests that were decided on.
         """
         for visit in list(self._not_given_back.values()):
             with suppress(LeaseLost, SupabaseRefused):  # leased again since, or refused for good
@@ -292,7 +292,7 @@ class Visits:
             self._not_given_back.pop(visit.terminal_id, None)
 
     async def _fetch_photo_for(self, visit: Visit, url: str) -> bytes:
-        """Fetch a photo while the terminal waits, which must stay ours for as long."""
+        """Fetch a photo while the terminal waits; the lease must stay ours for as long."""
         await visit.lease.ensure(MAX_PHOTO_S)
         try:
             async with asyncio.timeout(MAX_PHOTO_S):

@@ -27,10 +27,10 @@ from receiver.sync.push import Pushes
 from receiver.sync.visit import Visit, Visits
 
 BATCH = 30
-"""Pairs of one terminal served in a row before it is another's turn; as many as a search takes."""
+"""Pairs of one terminal served in a row before another is served; as many as a search takes."""
 
 BREATH_S, MAX_BREATH_S = 0.02, 0.5
-"""Between an ask that found nothing due and the next, however many wakes come, and so much longer
+"""Between a claim that found nothing due and the next, however many wakes come, and so much longer
 with each in a row: webhooks by the thousand must not become as many questions to Supabase."""
 
 SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -146,7 +146,7 @@ class Worker:
         except Stopping:
             log.info("visit_stopped", terminal_id=str(claim.terminal_id))
         except TerminalReplaced:
-            visit.failures = 0  # and everybody is due there, from now on
+            visit.failures = 0  # and every employee is due there, from now on
         except LeaseLost as error:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
@@ -154,7 +154,7 @@ class Worker:
             visit.resting = visit.resting or Rest(
                 seconds=SUPABASE_REST_S, reason=error.message, kind="supabase"
             )
-        except Exception:  # a mistake of ours must not hold the terminal, nor be made at once again
+        except Exception:  # a mistake of ours must not keep the lease, nor be made again at once
             log.exception("visit_failed", terminal_id=str(claim.terminal_id))
             visit.failures += 1
             visit.resting = visit.resting or VISIT_FAILED
@@ -174,8 +174,8 @@ class Worker:
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.end(visit)
-        # It may have more due pairs: those over the batch, those edited meanwhile, or after its
-        # rest those that failed.
+        # It may have more due pairs: beyond the batch, edited meanwhile, or failed and due
+        # again after its rest.
         due_in_s = max(
             self._settings.device_delay_s, visit.resting.seconds if visit.resting else 0.0
         )
