@@ -1,7 +1,7 @@
 """What a terminal holds against what HR says, asked of the terminal now; changes nothing there.
 
-Page by page, through the gate at the usual pace, under one lease: nobody pushes meanwhile, so that
-what is read fits together. Edits of HR wait until it is done, and are marked as waiting.
+Page by page, through the gate at the usual pace, under one lease: no receiver pushes meanwhile, so
+that what is read fits together. Edits of HR wait until it is done, and are marked as waiting.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Drifts:
-    """Starts drifts; each goes on to its end whoever watches."""
+    """Starts drifts; each goes on to its end, watched or not."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Drifts:
         self._stopping = False
 
     async def start(self, terminal_id: UUID) -> Feed:
-        """Begin to compare one terminal; raises TerminalUnusable where it is not an active one."""
+        """Begin to compare one terminal; raise TerminalUnusable where its row cannot be used."""
         terminal = await self._company.terminal(terminal_id)
         feed = Feed()
         task = asyncio.create_task(self._carry_out(terminal, feed))
@@ -75,8 +75,8 @@ class Drifts:
     async def _page_through(self, terminal_id: UUID, comparison: "Comparison") -> None:
         visit = await self._visits.wait_for(terminal_id, stopped=lambda: self._stopping)
         try:
-            # All of it anew, now that nobody else changes what is there: HR may have edited while
-            # this waited, the terminal's address and password too.
+            # Everything is read again, now that no other receiver changes what is there: HR may
+            # have edited while this waited, the terminal's address and password too.
             terminal = await self._company.terminal(terminal_id)
             await visit.due(limit=1)  # spreads edits that wait
             await self._read_hr(terminal_id, comparison)
@@ -106,27 +106,27 @@ class Drifts:
 
 
 class Comparison:
-    """One terminal's people against HR's, told to a feed as they come."""
+    """One terminal's persons against HR's, told to a feed as they come."""
 
     def __init__(self, policy: LeaverPolicy, feed: Feed) -> None:
         self._policy = policy
         self._feed = feed
         self.wanted: dict[str, Employee] = {}
-        """Who should be there, by number."""
+        """The employees who should be there, by number."""
         self.ours: dict[str, Employee] = {}
-        """Whom HR or the ledger knows by this number, active or not."""
+        """The employees whom HR or the ledger has, active or not, by number."""
         self.waiting: set[UUID] = set()
-        """Whose edits are still to be brought there."""
+        """The employees whose edits are still to be brought there."""
         self.counts = {"persons": 0, "missing": 0, "different": 0, "unknown": 0}
         self._seen: set[str] = set()
 
     def begin(self, terminal_id: UUID) -> None:
-        """Say how many should be there."""
+        """Say how many employees should be there."""
         start = {"type": "start", "device_id": str(terminal_id), "employees": len(self.wanted)}
         self._feed.add(start)
 
     def see(self, page: Sequence[Found]) -> None:
-        """Compare some of those whom the terminal holds."""
+        """Compare some of the persons whom the terminal holds."""
         for there in page:
             number = there.employee_no
             if number in self._seen:
@@ -140,7 +140,7 @@ class Comparison:
         self._feed.add({"type": "progress", "persons": self.counts["persons"]})
 
     def miss(self) -> None:
-        """Name those who should be there and were not seen."""
+        """Name the employees who should be there and were not seen."""
         for number in self.wanted:
             if number not in self._seen:
                 self._tell("missing", number)

@@ -1,4 +1,4 @@
-"""What happens by and by, for any number of watchers: each sees it all, from the first line on."""
+"""Lines for any number of watchers, as they come: each sees all of them, from the first on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,11 @@ from typing import Any
 Json = dict[str, Any]
 
 PING_S = 10.0
-"""A watcher hears something at least so often; proxies give up after some 30 s of silence."""
+"""A watcher gets something at least so often; proxies give up after some 30 s of silence."""
 
 
 class Feed:
-    """Lines in order, and an end. Belongs to nobody's connection."""
+    """Lines in order, and an end. Belongs to no connection."""
 
     def __init__(self) -> None:
         self.lines: list[Json] = []

@@ -1,6 +1,6 @@
 """One run of a button as it is seen from outside: its plan, its results so far, its end.
 
-Belongs to nobody's connection: any number may watch it, from the beginning, and leave.
+Belongs to no connection: any number of watchers may watch it from the beginning, and leave.
 """
 
 import time
@@ -71,7 +71,7 @@ class Run:
         self._tell("result", result)
 
     def amend(self, result: Result) -> None:
-        """Note that the result of a pair turned out otherwise, where it did."""
+        """Replace the result of a pair where it turned out otherwise, and tell the watchers."""
         place = self._places.get((result.employee_id, result.terminal_id))
         if place is None or self.results[place].as_json() == result.as_json():
             return
@@ -97,7 +97,7 @@ class Run:
     async def watch(self) -> AsyncIterator[Json]:
         """Yield `start`, each `result` from the first on, `ping` in silence, and `end`.
 
-        `amended` tells that a result which was yielded before turned out otherwise.
+        `amended` tells that a result that was yielded before turned out otherwise.
         """
         yield {
             "type": "start",
@@ -125,7 +125,7 @@ class Run:
         return {"run_id": self.id, **self._ending(), "results": list(employees.values())}
 
     def progress(self) -> Json:
-        """Return how far it is, and the result once it has ended."""
+        """Return how far the run is, and its result once it has ended."""
         state = "running" if self.ended_at is None else "ended"
         head = {"run_id": self.id, "state": state, "done": len(self.results), "total": self.total}
         if self.ended_at is None:

@@ -1,8 +1,8 @@
 """Carries out the buttons' runs: in the plan's order, recorded in the same ledger.
 
-Employees in order, and for each the terminals in order; each pair under the terminal's lease and by
-the gate, as the worker does it. A run that comes to a terminal also serves what HR edited there
-meanwhile, so that a long run keeps no edit waiting.
+Employees in order, and for each the terminals in order; each pair under the terminal's lease and
+through the gate, as in the worker. A run that comes to a terminal also serves HR's edits that are
+due there, so that a long run keeps no edit waiting.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from receiver.sync.rules import sync, sync_anew, sync_photo
 from receiver.sync.visit import Visit, Visits, failed
 
 KEPT_S = 3600.0
-"""How long a finished run can be asked for."""
+"""How long a finished run is kept."""
 MAX_KEPT = 50
 EMPLOYEES_AT_ONCE = 50
 EDITS_PER_VISIT = 5
@@ -48,7 +48,7 @@ log = get_logger(__name__)
 
 
 class Runs:
-    """Starts runs, keeps the finished ones for an hour, stops them on request."""
+    """Starts runs, keeps the last finished ones for an hour, stops them on request."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class Runs:
         return await self._start([employee_id], on_fatal, bulk=False, how=how)
 
     async def start_all(self, on_fatal: OnFatal) -> Run:
-        """Start the run of all active employees; raises RunGoingOn while another one goes."""
+        """Start the run of all active employees; raise RunGoingOn while another one goes on."""
         self._refuse_second_bulk()
         ids = await self._company.active_employee_ids()
         return await self._start(ids, on_fatal, bulk=True, how=sync)
 
     def get(self, run_id: str) -> Run | None:
-        """Return a run that goes on, or ended less than an hour ago."""
+        """Return a run that goes on or is kept."""
         self._forget_old()
         return self._runs.get(run_id)
 
@@ -201,7 +201,7 @@ class Runs:
                 return await work(visit)
             except TerminalUnusable as error:
                 return failed(error, NOTHING_HELD)
-            except TerminalReplaced:  # what the ledger believed of the old one is undone: anew
+            except TerminalReplaced:  # the ledger has dropped what the old one held: once more
                 continue
             finally:
                 await self._end(visit)
@@ -211,12 +211,12 @@ class Runs:
     async def _push(
         self, run: Run, employee_id: UUID, how: Sync, unread: list[Push] | None, visit: Visit
     ) -> Outcome:
-        """Push one pair on a leased terminal, and then what HR edited there meanwhile.
+        """Push one pair on a leased terminal, and then the pairs that are due there.
 
         A bulk run reads its pushes back many at a time: until then they are `unread`.
         """
         pair = await visit.take(employee_id)
-        # Anew, and after the take: HR may have edited since, and the worker served it already.
+        # Read again, and after the take: HR may have edited since, and the worker served it.
         employees = await self._company.employees([employee_id])
         push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
         if unread is None:
@@ -236,14 +236,14 @@ class Runs:
         return push.outcome
 
     async def _settle(self, run: Run, unread: list[Push], visit: Visit) -> Outcome:
-        """Read back what is left when a bulk run has pushed everybody."""
+        """Read back what is left when a bulk run has pushed all employees."""
         await self._read_back(run, unread, visit)
         return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
 
     async def _read_back(self, run: Run, unread: list[Push], visit: Visit) -> list[Push]:
         """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise.
 
-        Not those whom HR edited since: the edit is pushed and read back by itself, or was already.
+        Not employees whom HR edited since: the edit is pushed and read back by itself, or was.
         """
         employees = await self._company.employees([push.employee.id for push in unread])
         unedited = [push for push in unread if employees[push.employee.id] == push.employee]

@@ -21,7 +21,7 @@ class StatusReport:
         self._company = company
 
     async def as_json(self, *, after: tuple[UUID, UUID] | None, limit: int) -> Json:
-        """Return all active terminals, and a page of the failed pairs after this one."""
+        """Return all active terminals, and a page of the failed pairs after `after`."""
         terminals, failed = await asyncio.gather(
             self._ledger.status(), self._ledger.failed(after, limit=min(limit, MAX_FAILED))
         )
