@@ -1,4 +1,4 @@
-"""Who may call /api/hikvision, and how often; verified before anything else is looked at."""
+"""Who may call /api/hikvision, and how often; verified before anything else is read."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 
 
 def services(request: Request) -> Services:
-    """Return what the app was built with."""
+    """Return the services of the app."""
     found: Services = request.app.state.services
     return found
 
@@ -51,7 +51,7 @@ class Presses:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def count(self, sub: str, now: Callable[[], float]) -> None:
-        """Count one press; raise TooManyRequests for one too many."""
+        """Count one press; raise TooManyRequests where it is one too many."""
         if not await self._limiter.hit(self._limit, sub):
             window = await self._limiter.get_window_stats(self._limit, sub)
             raise TooManyRequests(retry_after_s=max(1, round(window.reset_time - now() + 0.5)))

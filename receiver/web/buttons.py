@@ -1,4 +1,4 @@
-"""The React app's buttons, and what watches their runs; what a run does is in `runs`."""
+"""The React app's buttons, and how their runs are watched; what a run does is in `runner`."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from receiver.web.ndjson import lines, wants_lines
 from receiver.web.request import json_object, parse_uuid
 
 RUN_ID: Final = "X-Run-Id"
-"""The header that names the run: who is cut off before the first line can still ask for it."""
+"""The header that names the run: a client that is cut off before the first line can ask for it."""
 
 
 @pressed
@@ -39,7 +39,7 @@ async def sync_all(request: Request) -> Response:
 
 @signed_in
 async def one_run(request: Request) -> Response:
-    """Tell how far a run is and its result once it has ended; DELETE has it end early."""
+    """Return how far a run is, and its result once it has ended; DELETE has it end early."""
     run = services(request).runs.get(request.path_params["run_id"])
     if run is None:
         raise RunUnknown
@@ -70,7 +70,7 @@ def _on_fatal(options: Mapping[str, Any]) -> OnFatal:
 
 
 async def _answer(request: Request, run: Run) -> Response:
-    """Stream the run to who asked for a stream, and to others its whole result at its end."""
+    """Stream the run to a client that asked for that; send others its whole result at its end."""
     if wants_lines(request):
         return lines(run.watch(), {RUN_ID: run.id})
     await run.ended()

@@ -1,7 +1,7 @@
 """A verified webhook's body as an event: pure. The payload is a nudge, never the data.
 
 Supabase's shape: {"type", "table", "schema", "record", "old_record"}; unknown keys are ignored and
-a full row is accepted, of which only ids are looked at.
+a full row is accepted, of which only the id is read.
 """
 
 import json
@@ -13,7 +13,7 @@ from receiver.core.errors import BodyNotJson, EventNotOurs
 from receiver.web.request import parse_uuid
 
 EMPLOYEE_KEY = {"angajati": "id", "angajati_biometrie": "angajat_id"}
-"""Our tables, and where in a row of each stands the employee's id."""
+"""Our tables, and the column of each that has the employee's id."""
 TYPES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -31,7 +31,7 @@ class Event:
     type: str
     table: str
     employee_id: UUID | None
-    """None for biometric data that belongs to nobody yet."""
+    """None for biometric data that belongs to no employee yet."""
 
 
 def parse_event(body: bytes) -> Event:

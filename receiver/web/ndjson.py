@@ -1,4 +1,4 @@
-"""Answers that come line by line, one JSON object a line (application/x-ndjson)."""
+"""Answers that come line by line, one JSON object per line (application/x-ndjson)."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -13,17 +13,17 @@ NDJSON: Final = "application/x-ndjson"
 
 
 def wants_lines(request: Request) -> bool:
-    """Tell whether the caller asked for a stream, one JSON object a line."""
+    """Return whether the caller asked for a stream, one JSON object per line."""
     return NDJSON in request.headers.get("accept", "")
 
 
 def lines(feed: AsyncIterator[Json], headers: Mapping[str, str]) -> Response:
-    """Stream what comes, one JSON object a line."""
+    """Return a stream of the feed, one JSON object per line."""
 
     async def encoded() -> AsyncIterator[bytes]:
         async for line in feed:
             yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
-    # nginx would hold lines back until its buffer is full
+    # nginx would keep lines until its buffer is full
     unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(encoded(), media_type=NDJSON, headers={**unbuffered, **headers})

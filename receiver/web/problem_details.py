@@ -1,4 +1,4 @@
-"""Refusals as RFC 9457 (application/problem+json). No answer holds a traceback or a request."""
+"""Refusals as RFC 9457 (application/problem+json). No answer contains a traceback or a request."""
 
 from http import HTTPStatus
 from typing import Any
@@ -41,7 +41,7 @@ async def request_refused(request: Request, exc: Exception) -> Response:
 
 
 def refused(exc: RequestRefused) -> Response:
-    """Return the answer to what is refused."""
+    """Return the answer to a refused request."""
     headers, more = dict(exc.headers), {}
     if isinstance(exc, TooManyRequests):
         headers["Retry-After"] = str(exc.retry_after_s)
@@ -65,7 +65,7 @@ async def http_refused(_request: Request, exc: Exception) -> Response:
 
 
 class UnexpectedErrors:
-    """Turns what nobody foresaw into a 500 without a traceback.
+    """Turns an unexpected exception into a 500 without a traceback.
 
     Stands inside the CORS middleware, unlike Starlette's own: a browser must be able to read it.
     """
@@ -74,7 +74,7 @@ class UnexpectedErrors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and answer where an exception came back before an answer went out."""
+        """Pass the request on; answer where an exception came back before an answer went out."""
         begun = False
 
         async def noting(message: Message) -> None:

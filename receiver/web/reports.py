@@ -1,4 +1,4 @@
-"""What the React app may look at: how every terminal stands, and what one of them holds."""
+"""Reports for the React app: how every terminal stands, and what one of them holds."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -20,7 +20,7 @@ KINDS: Final = ("missing", "different", "unknown")
 
 @signed_in
 async def status(request: Request) -> Response:
-    """Tell how every active terminal stands, and page through the failed pairs."""
+    """Return how every active terminal stands, and a page of the failed pairs."""
     limit = request.query_params.get("limit", str(MAX_FAILED))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= MAX_FAILED):
         raise OptionsInvalid(f"limit must be a number from 1 to {MAX_FAILED}.")
@@ -46,7 +46,7 @@ async def drift(request: Request) -> Response:
 
 
 def _after(request: Request) -> tuple[UUID, UUID] | None:
-    """Return after which failed pair the page begins: `next` of the page before."""
+    """Return the failed pair after which the page begins: `next` of the page before."""
     text = request.query_params.get("after")
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""What a request holds: its body, bounded in size and time, the JSON object in it, a UUID."""
+"""The parts of a request: its body, bounded in size and time, the JSON object in it, a UUID."""
 
 import asyncio
 import json
@@ -14,21 +14,21 @@ from receiver.core.errors import BodyNotJson, BodyTooLarge, BodyTooSlow, Options
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DRAINED_BYTES = 32 * MAX_BODY_BYTES
-"""How much of a body that is too large is read and thrown away, so that its sender gets to read
-the 413 instead of a reset connection."""
+"""How much of a body that is too large is read and thrown away, so that its sender reads the 413
+instead of a reset connection."""
 BODY_TIMEOUT_S = 10.0
 SMALL_BODY_BYTES = 16 * 1024
-"""Far more than a webhook of ours (300 bytes) or a press has, and than one with whole rows has."""
+"""Far more than a webhook of ours (300 bytes), a press, or a webhook with whole rows has."""
 LARGE_BODIES = 8
-"""How many larger ones are read at a time. The others wait within their time and their senders are
-not read, so that who sends hundreds of them takes no memory, and no turn from a small one."""
+"""How many larger ones are read at a time. The others wait unread, within their time, so that a
+client that sends hundreds of them takes no memory, and delays no small one."""
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 async def read_body(receive: Receive, large: asyncio.Semaphore) -> bytes:
     """Return the body: at most 1 MiB, within 10 s; raise BodyTooLarge or BodyTooSlow.
 
-    `large` has the turns of the app's large bodies.
+    `large` admits the app's large bodies, LARGE_BODIES at a time.
     """
     body, size, more, has_turn = bytearray(), 0, True, False
     try:
@@ -71,5 +71,5 @@ async def json_object(request: Request) -> Mapping[str, Any]:
 
 
 def parse_uuid(value: object) -> UUID | None:
-    """Return the UUID that a JSON value spells in its one usual form; None for anything else."""
+    """Return the UUID that a JSON value spells in the usual form; None for anything else."""
     return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None

@@ -4,13 +4,13 @@ APP = "receiver.app:create_app"
 
 FLAGS = (
     "--factory",
-    "--no-access-log",  # the app logs its own events; a query may hold what no log should
+    "--no-access-log",  # the app logs its own events; a query may contain what no log should
     "--no-server-header",
-    "--no-proxy-headers",  # nothing here asks who the client is
+    "--no-proxy-headers",  # nothing here needs the client's address
     "--http",
     "receiver.web.http_protocol:ImpatientHttp",  # a request's head has a limit in time and size
     "--ws",
-    "none",  # there is none; a request for one would leave the protocol above, and its limits
+    "none",  # there are none; a request for one would leave the protocol above, and its limits
     "--limit-concurrency",
     "1000",
     "--timeout-graceful-shutdown",  # for open requests; the call in flight ends after them

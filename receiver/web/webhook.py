@@ -1,7 +1,7 @@
 """The webhook: verify, validate, wake the worker, 202. Nothing is awaited but the body itself.
 
-A bare ASGI callable, past Starlette's layers and its request and response objects: one import of
-HR's is thousands of webhooks within seconds, and those cost more than all that is done here.
+A bare ASGI callable, past Starlette's layers and its request object: one import of HR's is
+thousands of webhooks within seconds, and the layers cost more than all the work here.
 """
 
 import time
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class Webhook:
-    """The endpoint; `keys` are those that a webhook may be signed with."""
+    """The endpoint; a webhook may be signed with any of `keys`."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
@@ -33,7 +33,7 @@ class Webhook:
         self._log_accepted, self._log_refused = Trickle(bound.info), Trickle(bound.warning)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one webhook; the app has to be running."""
+        """Answer one webhook; the app must be running."""
         services: Services = scope["app"].state.services
         try:
             answer = await self._accept(scope, receive, services)
