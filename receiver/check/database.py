@@ -11,12 +11,12 @@ from receiver.core.settings import Settings
 from receiver.supabase.ledger import DatabaseCheck
 
 TERMINAL: Final = "terminal "
-"""What the rows of figures of one terminal begin with; its id follows."""
+"""The beginning of the names of rows with one terminal's figures; its id follows."""
 FIGURES: Final = ("clock", "webhooks", "work", TERMINAL)
 
 
 class Diagnosis:
-    """One answer, that came between two moments of this machine's clock."""
+    """One answer, which came between two moments of this machine's clock."""
 
     def __init__(
         self, checks: Sequence[DatabaseCheck], *, asked_at: float, answered_at: float
@@ -41,7 +41,7 @@ class Diagnosis:
 
     @property
     def webhook_origin(self) -> str | None:
-        """Where the Vault has webhooks sent, without path and login; None where it is at fault."""
+        """Return where the Vault has webhooks sent, without path and login; None where it errs."""
         found = [c for c in self._checks if c.name == "webhook_url" and c.fault is None]
         return found[0].detail if found else None
 

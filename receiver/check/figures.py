@@ -1,6 +1,6 @@
-"""What the database's figures mean, in words for whoever has to mend it. Pure: no I/O, no clock.
+"""What the database's figures mean, and what to do about them. Pure: no I/O, no clock.
 
-The words name no person, no secret and no photo; hosts and processes they may.
+The words name no person, no secret and no photo; they may name hosts and processes.
 """
 
 import re
@@ -14,15 +14,15 @@ from receiver.core.receiver_name import machine_and_process
 from receiver.core.signatures import TOLERANCE_S
 
 CLOCK_S: Final = 60.0
-"""By which a clock may be off before it is said: NTP keeps it within a second."""
+"""How far a clock may be off before that is a fault: NTP keeps it within a second."""
 QUEUED_S: Final = 60.0
-"""For which pg_net may keep a webhook; its worker looks every second."""
+"""How long pg_net may keep a webhook; its worker wakes every second."""
 MIN_IDLE_S: Final = 120.0
-"""For which work may lie there before it is said that nobody takes it; or twice POLL_SECONDS."""
+"""How long work may wait before that is a fault of the receiver; or twice POLL_SECONDS."""
 LATE_S: Final = 900.0
-"""For which an edit may wait; the same as the alert of the README."""
+"""How long an edit may wait; the same as in the README's alert."""
 LATELY_S: Final = 600.0
-"""What `done_lately` of the figures counts."""
+"""The time in which the figures' `done_lately` was counted."""
 
 WEBHOOK_ENDS: Final = {
     "unsigned": "refused with 401, the signature does not match: the Vault's "
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 def clock(theirs: float, *, asked_at: float, answered_at: float) -> Finding:
     """Compare this machine's clock with the database's; all three in seconds since the epoch.
 
-    The database read its own somewhere between the two, which is what cannot be known better.
+    The database read its own at some moment between the two; which moment cannot be known.
     """
     off_s = (asked_at + answered_at) / 2 - theirs
     unsure_s = abs(answered_at - asked_at) / 2
@@ -75,9 +75,9 @@ def clock(theirs: float, *, asked_at: float, answered_at: float) -> Finding:
 
 
 def webhooks(figures: Figures | None, poll_s: float) -> Finding:
-    """Say what became of the newest webhooks: at fault where the newest of them failed.
+    """Say what became of the last webhooks: at fault where the newest of them failed.
 
-    What failed before the last that was accepted is mended; it is told and not at fault.
+    Failures before the last webhook that was accepted are over: named, and not at fault.
     """
     what = "webhooks"
     if figures is None:
@@ -115,14 +115,14 @@ def _webhook_end(end: str, figures: Figures) -> str:
     status = figures["status"]
     if end == "status" and status in (502, 503, 504):
         return f"answered {status} by a proxy: the receiver behind it does not run"
-    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # an address's path is not told
+    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # an address may contain a secret
     return WEBHOOK_ENDS[end].format(status=status, error=error)
 
 
 def work(figures: Figures, *, poll_s: float, look_s: float) -> Finding:
-    """Say whether a receiver takes what there is to do, from the traces that one leaves.
+    """Say whether a receiver does the work that waits, from the traces that one leaves.
 
-    At fault where work lies there and no receiver was at any terminal, both for longer than one
+    At fault where work waits and no receiver visited any terminal, both for longer than a receiver
     that runs and polls would let pass.
     """
     look_overdue_s = (figures["looked_s"] or 0.0) - look_s
@@ -190,7 +190,7 @@ def _backlog(figures: Figures) -> str:
 
 
 def holder(figures: Figures) -> str:
-    """Name who leased a terminal, by machine and process, and for how long."""
+    """Name the receiver that leased a terminal, by machine and process, and for how long."""
     machine, process = machine_and_process(figures["held_by"])
     return f"process {process} on {printable(machine)}, for {duration(max(figures['held_s'], 0.0))}"
 

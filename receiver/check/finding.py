@@ -9,11 +9,11 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     what: str
     fault: str | None
-    """What is wrong and what to do; None where it is well."""
+    """What is wrong and what to do; None where nothing is wrong."""
     note: str = ""
 
     def __str__(self) -> str:

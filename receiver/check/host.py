@@ -10,17 +10,17 @@ from receiver.check.finding import Finding
 
 MIN_FREE_BYTES: Final = 100 * 1024**2
 MIN_FREE_PART: Final = 0.05
-"""Of a disk on which that many bytes are much."""
+"""Of a disk for which that many bytes are much."""
 
 
 def disk() -> Finding:
-    """Look at the disks that the receiver writes to, or whoever keeps its log."""
+    """Check the disks that the receiver writes to, or the service that keeps its log."""
     full = []
     for directory in dict.fromkeys((Path.cwd(), *_temporary(), Path("/var/log"))):
         try:
             usage = shutil.disk_usage(directory)
         except OSError:
-            continue  # there is none of that name
+            continue  # there is no such directory
         if usage.free < min(MIN_FREE_BYTES, usage.total * MIN_FREE_PART):
             full.append(f"{usage.free / 1024**2:.0f} MB are left for {directory}")
     if not full:

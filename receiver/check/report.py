@@ -1,6 +1,6 @@
 """`receiver check`: what is missing or wrong in the environment, the database, at each terminal.
 
-Changes nothing that HR or a terminal holds. A terminal is asked one question, under a lease as
+Changes nothing in HR's tables or on a terminal. A terminal is asked one question, under a lease as
 for any call, and none while it rests after a refused login: another could lock its account.
 """
 
@@ -29,9 +29,9 @@ SLOW_S: Final = 2.0
 
 
 async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator[Finding]:
-    """Look at everything in turn; what depends on something broken is left out.
+    """Check one thing after another; what depends on something broken is left out.
 
-    With `people` each terminal is also asked whom it holds, which takes a call for 30 of them.
+    With `people` each terminal is also asked for the persons it holds, 30 of them in a call.
     """
     yield Finding(what="environment", fault=None)
     yield host.disk()
@@ -68,7 +68,7 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
 
 
 async def _ask(ledger: Ledger) -> tuple[Diagnosis, float]:
-    """Ask the database how it is, and return how many seconds that took."""
+    """Ask the database for its diagnosis; return it with the seconds that it took."""
     asked_at, began = time.time(), time.monotonic()
     checks = await ledger.check()
     took_s = time.monotonic() - began

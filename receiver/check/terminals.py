@@ -1,4 +1,4 @@
-"""Asks each terminal one question, or whom it holds.
+"""Asks each terminal which hardware it is, and on request which persons it holds.
 
 Under a lease as for any call, and not while it rests after a refused login: another question could
 lock its account.
@@ -18,17 +18,17 @@ from receiver.sync.consequences import TERMINAL_RESTS_S, login_rest_s
 from receiver.sync.visit import Visits
 
 BUSY_PAUSES_S = (0.0, 0.5, 1.0, 1.5)
-"""Before each ask for a terminal that a receiver holds, or whose pause is not over."""
+"""Before each request for a terminal whose lease is a receiver's, or whose pause is not over."""
 BUSY: Final = "a receiver is working with it"
 
 
 async def no_photo(_url: str) -> bytes:
-    """Stand in for the album, which a check has no use for: it pushes nothing."""
+    """Stand in for the album, which a check does not need: it pushes nothing."""
     raise NotImplementedError("a check pushes nothing")
 
 
 async def people_of(drifts: Drifts, terminal: Terminal) -> AsyncIterator[Finding]:
-    """Say who is missing, who differs and in what, and who is unknown."""
+    """Yield the persons who are missing, differ (and in what) or are unknown to HR."""
     what = f"terminal {terminal.host}"
     feed = await drifts.start(terminal.id)
     async for line in feed.watch():
@@ -75,7 +75,7 @@ async def _ask_terminal(
     if visit is None:
         return Finding(what=what, fault=None, note=f"not asked: {BUSY}")
     try:
-        # Anew: it may have been corrected since, and an old password costs a failed login.
+        # Read again: it may have been corrected since, and an old password costs a failed login.
         client = visit.open(await company.terminal(terminal.id))
         device = await client.calls.device_info()
         note = f"{device.get('model', '?')}, firmware {device.get('firmwareVersion', '?')}"

@@ -1,7 +1,7 @@
 """Asks for the receiver where Supabase's webhooks are sent, from this machine.
 
-Sends no secret and follows no redirect. Tells a receiver that answers from a proxy before one that
-does not run, from something else, and from nothing.
+Sends no secret and follows no redirect. Tells apart a receiver that answers, a proxy before one
+that does not run, something else, and nothing.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from receiver.core.http_faults import in_words
 from receiver.core.logs import printable, redact
 
 TIMEOUT_S: Final = 5.0
-"""What pg_net gives a webhook."""
+"""The time that pg_net gives a webhook."""
 MAX_BYTES: Final = 64 * 1024
 PROBLEM: Final = "application/problem+json"
 NOT_RUNNING: Final = "Is it running? No edit is lost: it catches up by itself when it is back"
