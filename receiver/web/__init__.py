@@ -1,1 +1,1 @@
-"""The HTTP face: webhook, buttons, reports."""
+"""The HTTP API: webhook, buttons, reports."""
