@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it is called, so that none pays for another."""
+"""The commands. Each imports what it needs when it is called, so that no other pays for it."""
 
 import argparse
 import asyncio
@@ -47,7 +47,7 @@ def secret() -> int:
 
 
 def check(*, terminals: bool) -> int:
-    """Print what was looked at and what is wrong with it; return 1 if anything is."""
+    """Print what was checked and what is wrong with it; return 1 if anything is wrong."""
     from receiver.check import report  # noqa: PLC0415
     from receiver.core import logs  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ def check(*, terminals: bool) -> int:
         problems = "1 problem" if faults == 1 else f"{faults} problems"
         print(problems if faults else "No problems found", flush=True)
     except OSError as error:  # a full disk, or a reader that is gone
-        # Python writes what it still holds when it ends, and would say so in its own words.
+        # Python would write the rest when it ends, and report that in its own words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"✗ The findings cannot be written: {error.strerror}", file=sys.stderr)
         return 1

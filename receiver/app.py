@@ -1,4 +1,4 @@
-"""The HTTP face: routes of a few lines each. What they decide is decided elsewhere."""
+"""The HTTP app: its routes, of a few lines each, and its middleware. It decides nothing itself."""
 
 import asyncio
 import gc
@@ -35,10 +35,10 @@ from receiver.web.request import LARGE_BODIES
 
 
 class App(Starlette):
-    """Starlette's app, past whose layers webhooks go straight to their endpoint."""
+    """Starlette's app; webhooks go past its layers straight to their endpoint."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a webhook, or let Starlette answer; it also refuses other methods than POST."""
+        """Answer a webhook, or let Starlette answer, which also refuses methods other than POST."""
         if scope["type"] == "http" and scope["path"] == webhook.PATH and scope["method"] == "POST":
             scope["app"] = self
             await self.state.webhook(scope, receive, send)
@@ -47,14 +47,14 @@ class App(Starlette):
 
 
 def create_app() -> Starlette:
-    """Return the app; reads the environment and raises SettingsInvalid where it is not complete."""
+    """Return the app; read the environment, and raise SettingsInvalid where it is at fault."""
     settings = Settings.from_env()
     logs.configure(settings.log_format)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(settings) as app.state.services:
-            gc.freeze()  # what is there now stays: not to be looked through again while serving
+            gc.freeze()  # what is there now stays: no collection needs to go through it again
             yield
 
     endpoint = webhook.Webhook(settings.webhook_keys)
@@ -96,12 +96,12 @@ def create_app() -> Starlette:
 
 
 async def healthz(_request: Request) -> Response:
-    """Say that the process is alive."""
+    """Answer that the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether the worker can do its work, or why not."""
+    """Answer whether the worker can do its work, or why not."""
     fault = services(request).worker.fault
     if fault is None:
         return JSONResponse({"status": "ready"})
@@ -114,5 +114,5 @@ async def metrics(request: Request) -> Response:
 
 
 async def openapi(_request: Request) -> Response:
-    """Describe all routes."""
+    """Return the description of all routes."""
     return JSONResponse(DOCUMENT)

@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What the routes call."""
+    """The services that the routes call."""
 
     worker: Worker
     runs: Runs
@@ -42,7 +42,7 @@ class Services:
     scrapes: Scrapes
 
     def stop(self) -> None:
-        """Let no further call to a terminal begin; those in flight end."""
+        """Let no further call to a terminal begin; calls in flight end by themselves."""
         self.worker.stop()
         self.runs.stop_all()
         self.drifts.stop_all()
@@ -50,7 +50,7 @@ class Services:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Services]:
-    """Run everything; on exit let the call in flight end and give the terminals back."""
+    """Run everything; on exit let the calls in flight end and give the terminals back."""
     async with (
         rest.http_client() as supabase_http,
         http_client.http_client() as terminals_http,
