@@ -68,7 +68,7 @@ def verify(  # noqa: PLR0913 - the parts of one signature
         raise SignatureInvalid("The webhook-timestamp is not in whole seconds.")
     if abs(now - int(timestamp)) > TOLERANCE_S:
         raise SignatureInvalid(
-            "The webhook-timestamp is over 5 minutes off: check both clocks, and send anew."
+            "The webhook-timestamp is over 5 minutes off: check both clocks, and send again."
         )
     candidates = signatures.replace(b", ", b" ").split(b" ")[:MAX_SIGNATURES]
     given = [c[3:] for c in candidates if c.startswith(b"v1,")]
