@@ -1,1 +1,1 @@
-"""The embedded world: Postgres, Supabase's HTTP face, pg_net's job, simulated terminals."""
+"""The embedded world: Postgres, Supabase's HTTP API, pg_net's job, simulated terminals."""

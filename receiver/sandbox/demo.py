@@ -1,4 +1,4 @@
-"""`receiver demo`: one HR day in the embedded world, and a table at the end of it."""
+"""`receiver demo`: one HR day in the embedded world, and a table at its end."""
 
 import asyncio
 import time

@@ -1,7 +1,7 @@
-"""HR at work: what the company's React app sends to Supabase, signed in as a person of HR.
+"""HR at work: the requests of the company's React app to Supabase, signed in as a person of HR.
 
-Everything goes through REST and storage as it does for HR, so that the triggers, policies and
-pg_net are those of a real save.
+Everything goes through REST and storage as it does for HR, so that triggers, policies and pg_net
+do what they do for a real save.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Hired:
-    """One employee, as HR's own screen knows them."""
+    """One employee, as HR's own screen has them."""
 
     id: str
     biometrics_id: str

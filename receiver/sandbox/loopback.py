@@ -1,4 +1,4 @@
-"""Serves an ASGI app on 127.0.0.1 inside the running loop; can be switched off, gently or not."""
+"""Serves an ASGI app on 127.0.0.1 in the running loop; can be switched off, gently or not."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,15 @@ from starlette.types import ASGIApp
 
 START_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
-ACCEPTED_WITHIN = 5  # turns of the loop
+ACCEPTED_WITHIN = 5  # rounds of the loop
 GRACE_S = 0.5  # for requests under way when it is stopped
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its hold on the process: signals belong to whoever runs the loop.
+    """uvicorn that leaves signals to the program that runs the loop.
 
-    It is told to stop by an event and stops at once, where uvicorn sleeps in between: there are
-    many tests and each stops one.
+    An event tells it to stop, and it stops at once, where uvicorn sleeps in between: there are many
+    tests and each stops one.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -34,10 +34,10 @@ class _Server(uvicorn.Server):
         await self.asked_to_stop.wait()
 
     async def stop_listening(self) -> None:
-        """Accept no more connections, and let those be known that are being accepted.
+        """Accept no more connections, after the ones that are being accepted.
 
         asyncio loses a connection that is being accepted when its server closes: first no more,
-        then a few turns of the loop for those, then the end.
+        then a few rounds of the loop for these, then the end.
         """
         listening = [listener.fileno() for server in self.servers for listener in server.sockets]
         for number in listening:
@@ -76,7 +76,7 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached, without a trailing slash."""
+        """Return where it is reached, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -87,7 +87,7 @@ class LoopbackServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Serve, and return once connections are accepted; does nothing if it already does."""
+        """Serve, and return once connections are accepted; do nothing if it serves already."""
         if self._serving is not None:
             return
         listener = self._listener or bound_socket(self.port)
@@ -104,7 +104,7 @@ class LoopbackServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,  # the loop that is left out above would keep it right
+            date_header=False,  # uvicorn's own loop, left out above, would keep it right
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -119,7 +119,7 @@ class LoopbackServer:
             raise
 
     async def stop(self) -> None:
-        """Refuse connections from now on and cut those that are open; `start` brings it back."""
+        """Refuse connections from now on and cut the open ones; `start` brings it back."""
         serving, self._serving = self._serving, None
         if serving is not None and self._server is not None:
             self._server.asked_to_stop.set()
@@ -134,7 +134,7 @@ class LoopbackServer:
             self._listener = None
 
     async def pull_plug(self) -> None:
-        """Break connections and cancel what they asked for, as a power cut does; keep the port."""
+        """Break connections and cancel their requests, as a power cut does; keep the port."""
         server, serving = self._server, self._serving
         if server is None or serving is None or self._listener is None:
             return
@@ -143,7 +143,7 @@ class LoopbackServer:
         await asyncio.wait({serving})
         await server.stop_listening()
         self._listener.close()
-        # Bound but not listening: connections are refused and nobody else gets the port.
+        # Bound but not listening: connections are refused and no other program gets the port.
         self._listener = bound_socket(self.port)
         for connection in list(server.server_state.connections):
             connection.transport.abort()

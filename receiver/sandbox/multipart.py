@@ -1,6 +1,6 @@
 """Forms as browsers and ISAPI clients send them: multipart/form-data (RFC 7578), read strictly.
 
-The email parser mends what is broken and says so; here what is broken is refused.
+The email parser repairs a broken form and says so; here a broken form is refused.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Part:
 
 
 def read_form(content_type: str, body: bytes) -> list[Part]:
-    """Return the parts in their order. Raises FormMalformed."""
+    """Return the parts in their order; raise FormMalformed."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode()
     form = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + body)
     if form.get_content_type() != FORM or not form.is_multipart() or form.defects:

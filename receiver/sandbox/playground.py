@@ -1,4 +1,4 @@
-"""`receiver sandbox`: the embedded world, kept up for whoever builds the React app."""
+"""`receiver sandbox`: the embedded world, kept up for a developer of the React app."""
 
 import asyncio
 import signal

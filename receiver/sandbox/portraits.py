@@ -1,6 +1,6 @@
-"""Nobody's face: JPEGs that say whose they are even after being resized and compressed again.
+"""Faces of no one: JPEGs that say whose they are, even resized and compressed again.
 
-A receiver may well change a photo before a terminal gets it, so a referee cannot compare bytes.
+A receiver may change a photo before a terminal gets it, so a referee cannot compare bytes.
 Each portrait is a grid of light and dark blocks, bits of the SHA-256 of its name, and `likeness`
 reads them back.
 """
@@ -31,7 +31,7 @@ UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow raises for bytes that are no picture, or half of one."""
+"""What Pillow raises for bytes that are no picture, or a cut one."""
 
 
 @functools.lru_cache(maxsize=512)
@@ -52,15 +52,15 @@ def portrait(name: str) -> bytes:
 
 @functools.lru_cache(maxsize=512)
 def likeness(picture: bytes, *, obeys_exif: bool = True) -> str:
-    """Read back whose portrait a picture is: 12 hex digits, the same for every copy of it.
+    """Return whose portrait a picture is: 12 hex digits, the same for every copy of it.
 
     Without `obeys_exif` the picture is read as it lies, which is how a terminal sees it
-    (terminals/README.md, Limits). What Pillow cannot read is like nothing but itself.
+    (terminals/README.md, Limits). Bytes that Pillow cannot read are like nothing but themselves.
     """
     size = (WIDTH // _SHRINK, HEIGHT // _SHRINK)
     try:
         with Image.open(io.BytesIO(picture)) as opened:
-            opened.draft("L", (WIDTH // 4, HEIGHT // 4))  # a large photo decodes faster so
+            opened.draft("L", (WIDTH // 4, HEIGHT // 4))  # faster for a large photo
             upright = ImageOps.exif_transpose(opened) if obeys_exif else opened
             pixels = upright.convert("L").resize(size, Image.Resampling.BOX).tobytes()
     except UNREADABLE:

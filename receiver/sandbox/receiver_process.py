@@ -1,6 +1,6 @@
 """The real receiver in a process of its own.
 
-Started as in production: uvicorn and the Procfile's flags. Only the address is another, loopback
+Started as in production: uvicorn and the Procfile's flags. Only the address differs: loopback
 instead of all interfaces.
 """
 
@@ -19,11 +19,11 @@ import httpx
 from receiver.web.server_flags import APP, FLAGS
 
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 70.0  # a face call in flight (45 s) is let end
+STOP_TIMEOUT_S = 70.0  # a face call in flight may end (45 s)
 
 
 class ReceiverFailedError(Exception):
-    """The receiver did not come up; the message ends with what it logged."""
+    """The receiver did not start; the message ends with what it logged."""
 
 
 class ReceiverProcess:
@@ -52,22 +52,22 @@ class ReceiverProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id; it must run."""
+        """Return the id of the last process; raise ReceiverFailedError if there was none."""
         if self._process is None:
             raise ReceiverFailedError("The receiver was never started.")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Tell whether the process lives."""
+        """Return whether the process lives."""
         return self._process is not None and self._process.returncode is None
 
     def logged(self) -> str:
-        """Return what it has logged so far, over all its lives."""
+        """Return what it has logged so far, in all its runs."""
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
     async def start(self) -> None:
-        """Start it and return once it is alive, whether or not it can reach anything."""
+        """Start it and return once it is alive, even if it reaches nothing."""
         command = [sys.executable, "-m", "uvicorn", APP, *FLAGS]
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
         with self.log.open("ab") as log:
@@ -100,11 +100,11 @@ class ReceiverProcess:
         return await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """Kill it where it stands."""
+        """Kill it at once."""
         await self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop its clock: it does nothing more until `thaw`, and does not know."""
+        """Stop it without its knowledge: it does nothing more until `thaw`."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

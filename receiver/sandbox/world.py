@@ -1,6 +1,6 @@
 """The embedded world: everything around a receiver, real where it can be, on one machine.
 
-Postgres with the project's own SQL, Supabase's HTTP face over it, pg_net's job, terminals; and the
+Postgres with the project's own SQL, Supabase's HTTP API over it, pg_net's job, terminals; and the
 real receiver in a process of its own. Also the referee: what every terminal should hold.
 """
 
@@ -28,7 +28,7 @@ PASSWORD = "Parola-terminal-1"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A terminal on a wall: what it is called there, and its row's id."""
+    """A terminal on a wall, with its name there and its row's id."""
 
     name: str
     id: str
@@ -37,11 +37,11 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One person on one terminal, or what HR says of them: comparable."""
+    """One person on one terminal, or as HR has them: comparable."""
 
     name: str
     photo: str | None
-    """Whose portrait it is: `portraits.likeness`, since a terminal may hold other bytes of it."""
+    """Whose portrait it is, as `portraits.likeness` says: a terminal may hold other bytes of it."""
 
 
 class World:
@@ -86,8 +86,8 @@ class World:
     async def execute(self, statement: str, *parameters: object) -> list[dict[str, object]]:
         """Run one statement as the database's owner, and return its rows if it has any.
 
-        The loop goes on meanwhile: it serves Supabase, for whose open requests a statement may
-        have to wait.
+        The loop goes on meanwhile: it serves Supabase, and a statement may wait for Supabase's open
+        requests.
         """
         return await asyncio.to_thread(self._execute, statement, parameters)
 
@@ -97,7 +97,7 @@ class World:
             return cursor.fetchall() if cursor.description else []
 
     async def wanted(self) -> dict[str, Standing]:
-        """Return who may pass according to HR: number → name and photo, read from the tables."""
+        """Return the persons who may pass according to HR's tables: number → name and photo."""
         rows = await self.execute(
             "select b.employee_no, b.foto_fata_url, case"
             "  when btrim(coalesce(a.nume, '')) <> '' and btrim(coalesce(a.prenume, '')) <> ''"
@@ -116,7 +116,7 @@ class World:
 
     @staticmethod
     def standing_on(terminal: SimulatedTerminal) -> dict[str, Standing]:
-        """Return who may pass according to a terminal itself."""
+        """Return the persons who may pass according to a terminal itself."""
         now = datetime.now(UTC)
         return {
             number: Standing(name=p.name, photo=p.face.likeness if p.face else None)
@@ -125,7 +125,7 @@ class World:
         }
 
     async def disagreeing(self) -> list[Site]:
-        """Return the sites whose terminal holds other people than HR says, as far as it can."""
+        """Return the sites whose terminal does not hold what HR says, as far as it can."""
         wanted = await self.wanted()
         return [
             site
@@ -134,7 +134,7 @@ class World:
         ]
 
     async def agreed(self, *, but: Sequence[Site] = (), within_s: float) -> bool:
-        """Wait until all terminals agree with HR; False where they do not in time."""
+        """Wait until all terminals agree with HR; return False where they do not in time."""
         try:
             async with asyncio.timeout(within_s):
                 while {s.id for s in await self.disagreeing()} - {s.id for s in but}:  # noqa: ASYNC110 - HTTP terminals tell nobody
@@ -145,7 +145,7 @@ class World:
 
 
 def as_held(wanted: Mapping[str, Standing], profile: Profile) -> dict[str, Standing]:
-    """Return these people as a terminal can hold them: with the part of a name that fits."""
+    """Return these persons as a terminal can hold them: with the part of a name that fits."""
     return {
         number: replace(
             person,

@@ -2,8 +2,8 @@
 
 Faithful where it matters (facts of pg_net 0.20.4): a batch is taken by deleting it, goes out all
 at once and in no order, is answered or not, and nothing is ever retried. The body leaves as the
-bytes that were queued. Unlike the real one it can be told to lose or to duplicate requests, which
-the real one does too, but not on demand.
+bytes that were queued. It loses or duplicates requests on demand; the real one does so too, but not
+on demand.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ RECONNECT_PAUSE_S = 0.2
 MAX_STORED_CONTENT = 1_000_000
 USER_AGENT = "pg_net/0.20.4"
 
-# The order in which the rows come back is of no meaning, as with pg_net.
+# The order in which the rows come back has no meaning, as in pg_net.
 TAKE = """
 delete from net.http_request_queue
 where id in (select id from net.http_request_queue order by id limit %s)
@@ -68,8 +68,8 @@ class Answer:
 class PgNetWorker:
     """The worker of one database: `async with PgNetWorker(database.superuser_dsn) as worker: …`.
 
-    `delivered` counts the requests that got an answer, whatever its status; `failed` those that got
-    none; `lost` and `duplicated` those that it was told to lose and to send twice.
+    `delivered` counts the requests that got an answer, whatever its status; `failed` the ones that
+    got none; `lost` and `duplicated` the ones that it was told to lose and to send twice.
     """
 
     def __init__(self, dsn: str, *, poll_s: float = POLL_S) -> None:
@@ -127,7 +127,7 @@ class PgNetWorker:
                         pass
 
     async def _batch(self, connection: Connection, client: httpx.AsyncClient) -> bool:
-        """Take a batch, send it and store its answers; tell whether there was anything."""
+        """Take a batch, send it and store its answers; return whether there was anything."""
         async with connection.cursor(row_factory=class_row(QueuedRequest)) as cursor:
             await cursor.execute(TAKE, (BATCH,))
             batch = await cursor.fetchall()
@@ -154,7 +154,7 @@ class PgNetWorker:
 
 
 def _client() -> httpx.AsyncClient:
-    """Make a client that sends what libcurl would, and nothing of httpx' own."""
+    """Return a client that sends what libcurl would, and nothing of httpx' own."""
     limits = httpx.Limits(max_connections=BATCH, max_keepalive_connections=0)
     client = httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT}, follow_redirects=True, trust_env=False, limits=limits

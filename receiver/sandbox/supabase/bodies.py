@@ -7,7 +7,7 @@ MAX_BODY = 20 * 1024 * 1024
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the whole body. Raises a 413 where it is longer than anything the sandbox takes."""
+    """Return the whole body; raise a 413 where it is longer than anything the sandbox takes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

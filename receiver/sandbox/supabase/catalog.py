@@ -1,7 +1,7 @@
-"""What a Postgres says about its own tables, foreign keys and functions.
+"""A Postgres's own account of its tables, foreign keys and functions.
 
-PostgREST keeps this in a "schema cache" that migrations have to reload; the sandbox asks each time,
-so it is never out of date.
+PostgREST keeps this in a "schema cache" that migrations must reload; the sandbox asks each time, so
+it is never out of date.
 """
 
 from collections.abc import Set as AbstractSet
@@ -110,7 +110,7 @@ class Function:
     argument_types: list[list[str]]
 
     def takes(self, given: AbstractSet[str]) -> bool:
-        """Tell whether it can be called with just these named arguments."""
+        """Return whether it can be called with just these named arguments."""
         names = self.argument_names
         if len(names) != len(self.argument_types):
             return False  # unnamed arguments cannot be given by name
@@ -118,7 +118,7 @@ class Function:
 
 
 async def find_table(session: Session, schema: str, name: str) -> Table | None:
-    """Look a table or view up by its exact name."""
+    """Return the table or view of this exact name, or None."""
     row = await (await session.execute(TABLE, (schema, name))).fetchone()
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""A small bounded set of Postgres connections for the sandbox's HTTP face.
+"""A small bounded set of Postgres connections for the sandbox's HTTP API.
 
 It exists so that the sandbox needs no pool library. A connection that died, because the server was
 stopped, is replaced when it is next asked for.
@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 
 class Connections:
-    """At most `size` connections at a time; whoever comes later waits for one."""
+    """At most `size` connections at a time; a later request waits for one."""
 
     def __init__(self, dsn: str, *, size: int = 8) -> None:
         self._dsn = dsn
@@ -42,7 +42,7 @@ class Connections:
                 await self._give_back(connection)
 
     async def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that no request uses."""
         while self._idle:
             await self._idle.pop().close()
 

@@ -68,9 +68,9 @@ class RestError(Exception):
 
 
 def from_postgres(error: psycopg.Error, *, anonymous: bool) -> RestError:
-    """Say what PostgREST says about an error of Postgres'.
+    """Return what PostgREST answers to an error of Postgres'.
 
-    A right that is missing is 401 to whoever did not sign in, and 403 to everyone else.
+    A missing right is 401 for a caller who did not sign in, and 403 for all others.
     """
     code = error.sqlstate
     if code is None:

@@ -1,7 +1,7 @@
 """PostgREST's query language, parsed: a URL's parameters go in, a frozen `Query` comes out.
 
-Pure. It knows the part that this project and the HR app use; what it does not know it refuses
-with `QueryRefused`, never ignores. Source: docs.postgrest.org, "Tables and Views".
+Pure. It takes the part that this project and the HR app use; anything else it refuses with
+`QueryRefused`, and never ignores. Source: docs.postgrest.org, "Tables and Views".
 """
 
 import re

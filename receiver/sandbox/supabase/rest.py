@@ -2,7 +2,7 @@
 
 Every request runs in one transaction as the caller's role, with the caller's claims, so that
 grants and policies decide here as they do on Supabase. Not here: `or`, casts, JSON paths, aliases,
-upserts. Those are refused, so that nobody comes to rely on a wrong answer.
+upserts. Those are refused, so that no client relies on a wrong answer.
 """
 
 import json

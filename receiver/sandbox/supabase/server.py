@@ -1,4 +1,4 @@
-"""A stand-in for a Supabase project's HTTP face: REST, auth and storage on one loopback port.
+"""A stand-in for a Supabase project's HTTP API: REST, auth and storage on one loopback port.
 
 It composes rest.py, auth.py and storage.py over a real Postgres, so that grants, policies and the
 project's own SQL functions are the real ones. It speaks the part of Supabase that the receiver and
@@ -34,7 +34,7 @@ class SupabaseStandIn:
     """A running project: `async with SupabaseStandIn(database) as supabase: …`.
 
     `requests` remembers the last (method, path with query, status), so that a test can tell what
-    was ever asked for. `photos` are the files of the bucket `pontaj-photos`.
+    was asked for. `photos` are the files of the bucket `pontaj-photos`.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class SupabaseStandIn:
 
     @property
     def url(self) -> str:
-        """What `SUPABASE_URL` is set to."""
+        """Return the value of `SUPABASE_URL`."""
         return self._server.url
 
     @property
     def photos(self) -> dict[str, bytes]:
-        """The bucket's files by name."""
+        """Return the bucket's files by name."""
         return self.storage.photos
 
     @property
@@ -105,17 +105,17 @@ class SupabaseStandIn:
 
     @property
     def secret_key(self) -> str:
-        """The new kind of service key: `sb_secret_…`."""
+        """Return the new kind of service key: `sb_secret_…`."""
         return self.auth.secret_key
 
     @property
     def publishable_key(self) -> str:
-        """The new kind of anon key: `sb_publishable_…`."""
+        """Return the new kind of anon key: `sb_publishable_…`."""
         return self.auth.publishable_key
 
     @property
     def jwt_secret(self) -> str:
-        """The legacy secret, which HS256 tokens and the legacy keys are signed with."""
+        """Return the legacy secret, which signs HS256 tokens and the legacy keys."""
         return self.keys.jwt_secret
 
     def photo_url(self, name: str) -> str:
@@ -227,7 +227,7 @@ def _auth_refused(status: int, code: str, message: str) -> Response:
 
 
 async def _refused(_: Request, exc: Exception) -> Response:
-    """Say why no key or token fits: as the gateway, or as PostgREST where there is a code."""
+    """Answer why no key or token fits: as the gateway, or as PostgREST where there is a code."""
     if not isinstance(exc, AccessDenied):
         raise exc
     body = {"message": exc.message, "hint": exc.hint}

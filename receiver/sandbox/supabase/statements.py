@@ -30,7 +30,7 @@ AS_ARRAY = sql.SQL(
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is selected from one table, with every embedding's foreign key found."""
+    """The columns and embeddings selected from one table, with their foreign keys found."""
 
     table: Table
     items: "tuple[str | Embedding, ...]"
@@ -61,7 +61,7 @@ def read(selection: Selection, query: Query, max_rows: int) -> Piece:
 
 
 def count(selection: Selection, query: Query) -> Piece:
-    """Count the rows that the filters match, page or no page."""
+    """Count all rows that the filters match, beyond the page too."""
     return sql.SQL("select null, count(*) from {} where {}").format(
         _identifier(selection.table), _conditions(selection, query.filters)
     )

@@ -1,7 +1,7 @@
-"""The storage of the sandbox: one bucket of photos, held in memory.
+"""The storage of the sandbox: one bucket of photos, in memory.
 
-Supabase Storage answers what it cannot find with HTTP 400 and says the real status in the body;
-so does this. Source: github.com/supabase/storage, `src/internal/errors`.
+Supabase Storage refuses with HTTP 400 and says the real status in the body; so does this. Source:
+github.com/supabase/storage, `src/internal/errors`.
 """
 
 import mimetypes
@@ -20,7 +20,7 @@ BUCKET = "pontaj-photos"
 class Storage:
     """The bucket `pontaj-photos`; `photos` maps a file's name to its bytes.
 
-    With `public` off it is one of those installations that made the bucket private.
+    With `public` off it is an installation that made the bucket private.
     """
 
     def __init__(self, identify: Callable[[Request], Caller]) -> None:
@@ -77,7 +77,7 @@ def _refused(status: int, error: str, message: str) -> Response:
 
 
 def _form_file(content_type: str, body: bytes) -> bytes:
-    """Return the file of a form, or nothing where it holds none."""
+    """Return the file of a form, or nothing where it has none."""
     try:
         parts = read_form(content_type, body)
     except FormMalformed:

@@ -1,4 +1,4 @@
-"""What a terminal says: ResponseStatus, userCheck and documents (terminals/README.md)."""
+"""A terminal's answers: ResponseStatus, userCheck and documents (terminals/README.md)."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def refused(refusal: Refusal, *, profile: Profile, path: str) -> Answer:
 
 
 def missing(*, profile: Profile, path: str) -> Answer:
-    """Answer for an endpoint that is not there: FG saw 404 and 405, G2 §4.2.6 says 403."""
+    """Answer for an endpoint that is missing: FG saw 404 and 405, G2 §4.2.6 says 403."""
     if profile.missing == "403":
         return refused(Refusal("notSupport", http=403), profile=profile, path=path)
     if profile.missing == "400":
@@ -125,7 +125,7 @@ def unauthorized(
 
 
 def device_info(profile: Profile, *, serial: str) -> str:
-    """Describe the terminal: XML even when JSON is asked for (FG, WN in terminals/README.md)."""
+    """Return deviceInfo: XML even when JSON is asked for (FG, WN in terminals/README.md)."""
     return (
         f'<DeviceInfo version="2.0"{_xmlns(profile)}>'
         f"<deviceName>{escape(profile.name)}</deviceName><model>{escape(profile.model)}</model>"

@@ -66,7 +66,7 @@ class DigestGuard:
         self._locked_until = -math.inf
 
     def challenge(self) -> str:
-        """Issue a nonce: the value of a WWW-Authenticate header."""
+        """Issue a nonce; return the value of a WWW-Authenticate header."""
         while len(self._issued) >= _NONCES_KEPT:
             del self._issued[next(iter(self._issued))]
         nonce = secrets.token_hex(16)
@@ -93,18 +93,18 @@ class DigestGuard:
         return verdict
 
     def locked_for_s(self) -> float:
-        """Seconds until the account unlocks, 0 if it is not locked."""
+        """Return the seconds until the account unlocks, 0 if it is not locked."""
         return max(0.0, self._locked_until - self._clock())
 
     def attempts_left(self) -> int:
-        """Failures that may still happen before the lockout."""
+        """Return the failures that may still happen before the lockout."""
         return 0 if self.locked_for_s() > 0 else self._lockout_failures - self._failures
 
     def _verify(self, method: str, target: str, authorization: str) -> Verdict:
         fields = _credentials(authorization)
         nonce, nc = fields.get("nonce", ""), fields.get("nc", "")
         cnonce = fields.get("cnonce", "")
-        # Whoever tries a nonce spends it, whatever comes of the attempt.
+        # An attempt spends its nonce, whatever comes of it.
         fresh = self._spend(nonce) and nc == _FIRST_USE
         ha2 = _md5(f"{method}:{target}")
         right = (

@@ -1,6 +1,6 @@
-"""What can be called on a simulated terminal: paths and methods, as far as its firmware has them.
+"""The paths and methods of a simulated terminal, as far as its firmware has them.
 
-The table is that of terminals/README.md, Calls. Which rows of it are there follows the profile, so
+The table is that of terminals/README.md, Calls. The profile decides which of its rows are there, so
 an upgrade changes them.
 """
 
@@ -30,17 +30,17 @@ def _always(_: Profile) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """What a path and a method lead to."""
+    """The call behind a path and a method."""
 
     carry_out: CarryOut
     has_body: bool = False
     writes: bool = False
     needs_format: bool = True
-    """It must be asked with `?format=json`."""
+    """Whether it must be called with `?format=json`."""
     takes_uploads: bool = False
-    """Where the profile does so too."""
+    """Whether it takes uploads, where the profile does so too."""
     deletes: tuple[str, ...] = ()
-    """Where its body carries the numbers to delete."""
+    """The keys under which its body carries the numbers to delete."""
     there: Callable[[Profile], bool] = _always
 
 
@@ -57,7 +57,7 @@ class Endpoints:
         }
 
     def find(self, request: Request, profile: Profile) -> Endpoint:
-        """Return what is called. Raises EndpointMissing, or Refusal for a wrong method."""
+        """Return the endpoint; raise EndpointMissing, or Refusal for a wrong method."""
         there = {
             method: endpoint
             for method, endpoint in self._table.get(request.path, {}).items()

@@ -34,7 +34,7 @@ class FaceCalls:
         self._device = device
 
     async def capabilities(self, _: Request) -> Document:
-        """Declare this firmware's limits; what is flat on DS-K1T321MFWX is nested on others."""
+        """Declare this firmware's limits: flat on DS-K1T321MFWX, nested on others."""
         profile = self._device.profile
         functions = ["post", "delete", *(["put"] if profile.has_fd_modify else []), "get"]
         found: dict[str, object] = {
@@ -145,7 +145,7 @@ class FaceCalls:
             picture = await self._picture(url)
         seen = await asyncio.to_thread(model, picture, uploaded=not url)
         await asyncio.sleep(self._device.profile.face_delay_s)  # modelling
-        person = self._holder(employee_no)  # who may have gone meanwhile
+        person = self._holder(employee_no)  # they may have gone meanwhile
         held = sum(person.face is not None for person in self._device.persons.values())
         if person.face is None and held >= self._device.profile.max_faces:
             raise Refusal("deviceFaceFull")
@@ -158,7 +158,7 @@ class FaceCalls:
         )
 
     async def _picture(self, url: str) -> bytes:
-        """Fetch the picture as the terminal does, whatever goes wrong is urlDownloadFail."""
+        """Fetch the picture as the terminal does; any failure is urlDownloadFail."""
         if not self._device.profile.downloads_photos or not url.startswith(("http://", "https://")):
             raise Refusal("urlDownloadFail", "faceURL")
         try:

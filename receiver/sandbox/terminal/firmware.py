@@ -21,7 +21,7 @@ from receiver.sandbox.terminal.payloads import Request, parse, parse_upload
 
 
 class Firmware:
-    """Answers requests as the profile of `device` has it; also busy, and lying, in its turn."""
+    """Answers requests as the profile of `device` says: busy and lying, too, now and then."""
 
     def __init__(self, device: Device, endpoints: Endpoints) -> None:
         self._device = device
@@ -29,7 +29,7 @@ class Firmware:
         self._writes_seen = 0
 
     async def answer(self, request: Request, body: bytes) -> Answer:
-        """Carry out what is asked, and say how it went."""
+        """Carry out the call and return the answer."""
         profile = self._device.profile
         await asyncio.sleep(profile.delay_s)
         try:

@@ -1,4 +1,4 @@
-"""What a simulated terminal is, holds and has seen: plain values, no protocol."""
+"""What a simulated terminal is, holds and has noticed: plain values, no protocol."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +12,10 @@ _UNKNOWN_FIELDS_KEPT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A firmware's habits. Defaults are a current, healthy terminal (terminals/README.md)."""
+    """A firmware's habits. Defaults are a current, healthy terminal.
+
+    Headings in parentheses are those of terminals/README.md.
+    """
 
     name: str = "modern"
     model: str = "DS-K1T342MFWX-E1"
@@ -24,14 +27,14 @@ class Profile:
     """The form of ResponseStatus. Documents (search results, counts) are JSON and deviceInfo is
     XML on both."""
     xml_namespace: str = "http://www.isapi.org/ver20/XMLSchema"
-    """It varies (§1), and may be empty: then there is none."""
+    """It varies (Calls), and may be empty: then there is none."""
     charset: str = "utf-8"
-    """What bodies are really encoded in; no header says so."""
+    """The real encoding of bodies; no header says so."""
     errors_http: Literal[200, 400] = 400
-    """The HTTP status of business errors: both were seen (§2)."""
+    """The HTTP status of business errors: both were seen (Answers and codes)."""
     missing: Literal["404", "405", "403", "400"] = "404"
-    """How an endpoint that is not there answers: an HTML page, an empty body, notSupport, or
-    invalidOperation, as integrators tell (terminals/README.md, Answers and codes)."""
+    """The answer of an endpoint that is missing: an HTML page, an empty body, notSupport, or
+    invalidOperation, as integrators tell (Answers and codes)."""
 
     delay_s: float = 0.0
     face_delay_s: float = 0.0
@@ -41,18 +44,18 @@ class Profile:
     busy_every: int = 0
     """Every so many writes, one is refused as deviceBusy; 0 is never."""
     busy_http: Literal[200, 503] = 503
-    """The HTTP status of deviceBusy: 200 with statusCode 2 occurs as well (§2)."""
+    """The HTTP status of deviceBusy: 200 with statusCode 2 occurs too (Answers and codes)."""
     lies_every: int = 0
-    """Every so many writes, one is answered OK and changes nothing (§5.10); 0 is never."""
+    """Every so many writes, one is answered OK and changes nothing (Traps); 0 is never."""
     lies_about_replaced_faces: bool = False
-    """Also of a face in another's place, which nothing that it says afterwards would show."""
+    """It lies also about a face that replaces another, which no later answer would show."""
 
     name_bytes: int = 128
     cuts_names: bool = False
     """A longer name is cut on a character boundary instead of refused."""
     max_persons: int = 2000
     deletion_s: float = 0.05
-    """How long UserInfoDetail/Delete takes after its answer: it is asynchronous (§1)."""
+    """How long UserInfoDetail/Delete takes after its answer: it is asynchronous (Calls)."""
     has_set_up: bool = True
     has_search: bool = True
     has_capabilities: bool = True
@@ -62,10 +65,10 @@ class Profile:
     max_faces: int = 3000
     downloads_photos: bool = True
     face_url_bytes: int = 256
-    """The documented limit; DS-K1T321MFWX takes 1024 (§3)."""
+    """The documented limit; DS-K1T321MFWX takes 1024 (Limits)."""
     takes_uploads: bool = True
     upload_parts: tuple[str, str] = ("FaceDataRecord", "img")
-    """The names of the JSON part and of the picture part that it takes (§1)."""
+    """The names of the JSON part and of the picture part that it takes (Calls)."""
     has_fd_setup: bool = True
     has_fd_modify: bool = True
     has_fd_search_delete: bool = True
@@ -79,7 +82,7 @@ MODERN = Profile()
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """A face as the terminal keeps it: where it came from and what arrived.
+    """A face as the terminal keeps it: its source, and the bytes that arrived.
 
     `url` is empty where the picture was uploaded.
     """
@@ -110,7 +113,7 @@ class Person:
     local_ui_right: bool = False
 
     def may_pass(self, at: datetime) -> bool:
-        """Say whether the validity lets the person in at `at` (naive: the device's clock).
+        """Return whether the validity lets the person in at `at` (naive: the device's clock).
 
         `Valid.enable` false means PERMANENT validity, not a disabled person (G1 p.299).
         """
@@ -142,7 +145,7 @@ class Call:
 
 @dataclass(kw_only=True)
 class Sightings:
-    """What the terminal noticed about its client: evidence for tests, all of it bounded."""
+    """Observations of the terminal about its client: evidence for tests, all of it bounded."""
 
     min_pause_s: float = 0.0
     calls: deque[Call] = field(default_factory=lambda: deque(maxlen=10_000))
@@ -170,7 +173,7 @@ class Sightings:
         self._in_progress += 1
 
     def authenticated_call_answered(self, at: float) -> None:
-        """Note the moment from which its client may know the answer, just before it is sent."""
+        """Note the moment from which the client may have the answer, just before it is sent."""
         self._answered = at
 
     def authenticated_call_ends(self, at: float) -> None:
@@ -180,16 +183,16 @@ class Sightings:
         self._answered = None
 
     def unknown_field(self, path: str) -> None:
-        """Keep the dotted path of a field that the guides do not know, once."""
+        """Keep the dotted path of a field that is not in the guides, once."""
         if path not in self.unknown_fields and len(self.unknown_fields) < _UNKNOWN_FIELDS_KEPT:
             self.unknown_fields.append(path)
 
 
 @dataclass(kw_only=True)
 class Device:
-    """What a call works on: the firmware's habits, the memory, and what is noticed meanwhile.
+    """What a call works on: the firmware's habits, the memory, and the sightings.
 
-    An upgrade changes `profile`. `face_url` says where the terminal itself serves a picture.
+    An upgrade changes `profile`. `face_url` returns where the terminal itself serves a picture.
     """
 
     profile: Profile

@@ -1,4 +1,4 @@
-"""Reads what a terminal is sent, strictly: types are not coerced, missing keys are refused.
+"""Reads requests to a terminal strictly: types are not coerced, missing keys are refused.
 
 A picture comes as a form of two parts (terminals/README.md, Calls): JSON first, without a file
 name, then a file.
@@ -25,25 +25,25 @@ _FORM_BYTES = 2 * 1024 * 1024
 
 @dataclass(kw_only=True)
 class Request:
-    """One authenticated call; `employee_no` is filled in by whoever reads it from the body."""
+    """One authenticated call; the code that reads the body fills in `employee_no`."""
 
     method: str
     path: str
     query: dict[str, str]
     content_type: str = ""
     picture: bytes | None = None
-    """What came with the payload, where it came as a form."""
+    """The picture beside the payload, in a form."""
     payload: dict[str, object] = field(default_factory=dict)
     employee_no: str | None = None
 
     @property
     def is_form(self) -> bool:
-        """Whether the body says that it is multipart/form-data."""
+        """Return whether the body says that it is multipart/form-data."""
         return self.content_type.lower().startswith(FORM)
 
 
 def read_head(scope: Scope) -> tuple[Request, str]:
-    """Read the head of a request: what is called, and the target exactly as it was sent."""
+    """Read the head of a request; return it, and the target exactly as it was sent."""
     query = scope["query_string"].decode("latin-1")
     target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
     request = Request(
@@ -85,8 +85,8 @@ def parse_upload(
 ) -> tuple[dict[str, object], bytes]:
     """Parse a form of JSON and a picture, whose parts have these names, in this order.
 
-    What is no such form is badJsonFormat, as for a parser that expected JSON. Parts of other names
-    are not seen, so they are missing: MessageParametersLack.
+    Any other body is badJsonFormat, as for a parser that expected JSON. Without these names it is
+    MessageParametersLack.
     """
     try:
         form = read_form(content_type, body)
@@ -153,7 +153,7 @@ class Fields:
         return value
 
     def number(self, key: str) -> int:
-        """Read an integer; `true` is none."""
+        """Read an integer; `true` is not one."""
         value = self._get(key, None)
         if not isinstance(value, int) or isinstance(value, bool):
             raise Refusal("badJsonContent", key)

@@ -48,7 +48,7 @@ class PersonCalls:
         """Add or edit a person: the official upsert (G1 p.85)."""
         fields, employee_no = self._user_info(request)
         if fields.flag("deleteUser", default=False):
-            # It would leave cards and face behind: not simulated, so nobody may lean on it.
+            # It would leave cards and face behind: not simulated, so no client may rely on it.
             raise Refusal("notSupport", "deleteUser", http=403)
         self._keep(fields, employee_no)
         return None
@@ -109,7 +109,7 @@ class PersonCalls:
         }
 
     async def delete(self, request: Request) -> Document:
-        """Begin to delete persons with all they have; absent ones are no error (G2).
+        """Begin to delete persons with all their data; absent ones are no error (G2).
 
         No EmployeeNoList, or an empty one, deletes EVERYBODY (G1 p.301), as mode `all` does.
         A second deletion during one is deviceBusy: no source says so, it is our strictness.
@@ -141,7 +141,7 @@ class PersonCalls:
         return None
 
     async def delete_process(self, _: Request) -> Document:
-        """Say how the last deletion goes (G1 p.86); one that a power cut interrupted has failed."""
+        """Return how the last deletion goes (G1 p.86); one that a power cut interrupted failed."""
         if self._deletion is None:
             status = "success"
         elif self._deletion.cancelled():
@@ -157,7 +157,7 @@ class PersonCalls:
             await asyncio.wait({self._deletion})
 
     def give_up_deletion(self) -> None:
-        """Let a deletion in progress delete nobody."""
+        """Cancel a deletion in progress, before it deletes anybody."""
         if self._deletion is not None:
             self._deletion.cancel()
 

@@ -1,6 +1,6 @@
 """Whether a simulated terminal can make a face out of a picture (terminals/README.md, Limits).
 
-Nothing here knows a face when it sees one: a picture of a single colour has none, others have.
+It recognises no faces: a picture of a single colour has none, all others have one.
 """
 
 import io
@@ -16,13 +16,13 @@ _PICTURE_BYTES = 200 * 1024
 _SHORTEST_PICTURE_BYTES = 300
 _LONGEST_SIDE_PX = 80  # at least: SK's minimum
 _PIXELS = 25_000_000
-_PLAIN = 4.0  # the standard deviation of 256 shades below which there is nothing to see
+_PLAIN = 4.0  # the standard deviation of 256 shades; below it a picture shows nothing
 
 
 def model(picture: bytes, *, uploaded: bool) -> str:
-    """Return the likeness that the terminal keeps; EXIF rotation means nothing to it.
+    """Return the likeness that the terminal keeps; it ignores EXIF rotation.
 
-    Uploads must be baseline JPEG; what it fetches itself may be PNG as well. Raises Refusal.
+    Uploads must be baseline JPEG; a picture that it fetches may be PNG too. Raises Refusal.
     """
     if not picture.startswith(_JPEG) and (uploaded or not picture.startswith(_PNG)):
         raise Refusal("picFormatError")

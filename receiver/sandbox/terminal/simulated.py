@@ -1,8 +1,8 @@
 """A simulated Hikvision face terminal: a strict HTTP server on loopback (terminals/README.md).
 
 It is the independent twin of the receiver's client and shares no code with it, so that a mistake
-there cannot hide here. This module is its front door (who may call) and its eyes; calls are
-answered in `terminal_firmware`, and what they do is in `terminal_persons` and `terminal_faces`.
+there cannot hide here. This module decides who may call, and notes every call; `firmware` answers
+calls, `persons` and `faces` carry them out.
 """
 
 import asyncio
@@ -98,28 +98,28 @@ class SimulatedTerminal:
 
     @property
     def profile(self) -> Profile:
-        """The habits of the firmware that it has now."""
+        """Return the habits of the firmware that it has now."""
         return self._device.profile
 
     @property
     def persons(self) -> dict[str, Person]:
-        """Its memory, by employeeNo; a test may change it."""
+        """Return its memory, by employeeNo; a test may change it."""
         return self._device.persons
 
     @property
     def sightings(self) -> Sightings:
-        """What it noticed about its client so far."""
+        """Return what it noticed about its client so far."""
         return self._device.sightings
 
     def holds(self) -> dict[str, tuple[str, str | None]]:
-        """Say who is on the terminal: employeeNo → (name, photo URL, empty for an upload)."""
+        """Return the persons it holds: employeeNo → (name, photo URL, empty for an upload)."""
         return {
             number: (person.name, None if person.face is None else person.face.url)
             for number, person in self.persons.items()
         }
 
     def may_pass(self, employee_no: str, at: datetime) -> bool:
-        """Say whether the terminal lets this person in at `at`; a stranger never."""
+        """Return whether the terminal lets this person in at `at`; a stranger never."""
         person = self.persons.get(employee_no)
         return person is not None and person.may_pass(at)
 
@@ -143,7 +143,7 @@ class SimulatedTerminal:
         self.persons.clear()
 
     async def start(self) -> None:
-        """Switch on for the first time; returns once it listens."""
+        """Switch on for the first time; return once it listens."""
         await self.switch_on()
 
     async def stop(self) -> None:
@@ -163,7 +163,7 @@ class SimulatedTerminal:
     async def switch_off(self) -> None:
         """Cut the power: connections break, calls in progress are lost, the port refuses.
 
-        The memory stays. A terminal that hangs is cured by it. No effect on one that is off.
+        The memory stays. It also ends a hang. No effect on a terminal that is off.
         """
         if self._server is not None:
             await self._server.pull_plug()
@@ -175,7 +175,7 @@ class SimulatedTerminal:
         self._awake.clear()
 
     async def unhang(self) -> None:
-        """Answer all that waited."""
+        """Answer every request that waited."""
         self._awake.set()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,7 @@ USER_INFO = (
     "deleteUser",
 )
 READ_ONLY = ("numOfCard", "numOfFP", "numOfFace", "faceURL")
-"""What Search adds to a person, and nobody may send back."""
+"""Fields that Search adds to a person, and that no client may send back."""
 
 _VALID = ("enable", "beginTime", "endTime", "timeType")
 _RIGHT_PLAN = ("doorNo", "planTemplateNo")
