@@ -30,7 +30,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 KEPT_S: Final = 5.0
 """How long one text serves all scrapes."""
 MAX_ASK_S: Final = 3.0
-"""The wait for the ledger; Prometheus gives up after 10 s, and wants the process's figures."""
+"""For the ledger; Prometheus gives up after 10 s, and the process has figures of its own."""
 CALL_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0)
 """A terminal answers in tenths of a second, gets 15 s, and 45 s for a face."""
 WEBHOOK_STATUSES: Final = (202, 400, 401, 408, 413, 422, 500)

@@ -171,7 +171,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one pair (design: Outcomes)."""
+    """What became of one pair (sync/README.md, Outcomes)."""
 
     status: Status
     step: Step

@@ -114,7 +114,7 @@ def _segments(picture: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment up to the first scan's."""
     position, marker = 2, 0
     for _ in range(MAX_PARTS):
-        # What lies between segments is passed over, as decoders do.
+        # Bytes between segments are passed over, as decoders do.
         position = picture.index(b"\xff", position)
         marker = picture[position + 1]
         if marker == 0xFF:  # noqa: PLR2004 - any number of them may precede a marker (B.1.1.2)

@@ -34,7 +34,7 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who presses a button."""
+    """The user who presses a button."""
 
     sub: str
     roles: frozenset[str]

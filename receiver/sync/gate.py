@@ -86,7 +86,7 @@ class Gate:
         self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """Let no further call begin; waiting ones raise Stopping, one in progress ends itself."""
+        """Begin no further call: one in progress ends by itself, waiting ones raise Stopping."""
         self._closed.set()
 
     def pause_left_s(self, terminal_id: UUID) -> float:

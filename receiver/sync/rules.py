@@ -30,7 +30,7 @@ from receiver.core.models import (
 from receiver.sync.consequences import consequence
 
 UNKNOWN_PHOTO = "unknown"
-"""In place of a fingerprint: the terminal may hold a face, and nobody can tell which."""
+"""In place of a fingerprint: the terminal may hold a face, and the ledger cannot tell which."""
 
 NOT_THERE = "not there"
 """In place of a fingerprint: a search found nobody under the number."""

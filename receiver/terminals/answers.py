@@ -184,7 +184,7 @@ def _locked_s(fields: Mapping[str, Any]) -> float:
 
 
 def _fields(body: bytes) -> Mapping[str, Any]:
-    """Return the top-level fields of a JSON or XML body; no fields of another body."""
+    """Return the top-level fields of a JSON or XML body; none of any other body."""
     # A wrong or unknown charset may spoil a message, but not the code beside it.
     text = body.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     try:

@@ -40,7 +40,7 @@ class _Transport(httpx.AsyncBaseTransport):
         self._hanging_up: set[tuple[str, int | None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; raise what httpx does, and remember who cut a kept connection."""
+        """Send a request; raise what httpx does, and note a terminal that cut a kept connection."""
         terminal = (request.url.host, request.url.port)
         if terminal in self._hanging_up:
             request.headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""A person in a terminal's JSON: what we send, and what a search says. Pure."""
+"""A person as ISAPI spells one: what we send, and what a search says. Pure."""
 
 import re
 from collections.abc import Mapping

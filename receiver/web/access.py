@@ -1,4 +1,4 @@
-"""Who may call /api/hikvision, and how often; verified before anything else is read."""
+"""Which callers /api/hikvision lets in, and how often; decided before anything else is read."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
