@@ -60,9 +60,9 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
                 yield Finding(what=f"terminal {id_}", fault=terminal.message)
                 continue
             figures = diagnosis.terminals.get(str(id_), {})
-            looked = await identify(visits, company, terminal, figures)
-            yield looked
-            if people and looked.fault is None:
+            identified = await identify(visits, company, terminal, figures)
+            yield identified
+            if people and identified.fault is None:
                 async for finding in people_of(drifts, terminal):
                     yield finding
 

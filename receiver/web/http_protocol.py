@@ -51,7 +51,7 @@ class ImpatientHttp(UvicornHttp):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._opened_at = 0.0
-        self._look: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self._stood: tuple[object, int] | None = (None, 0)
         self._bytes_for_nothing = 0
 
@@ -61,7 +61,7 @@ class ImpatientHttp(UvicornHttp):
         if len(self.connections) > FEW:
             transport.set_protocol(ByThePiece(self))
         self._opened_at = self.loop.time()
-        self._look = self.loop.call_later(PATIENCE_S, self._look_again)
+        self._next_check = self.loop.call_later(PATIENCE_S, self._check_again)
         most = self.limit_concurrency
         if most is not None and len(self.connections) > most * CROWDED:
             self._make_room(max(1, int(most * MAKING_WAY)))
@@ -69,8 +69,8 @@ class ImpatientHttp(UvicornHttp):
     def connection_lost(self, exc: Exception | None) -> None:
         """Check it no more."""
         super().connection_lost(exc)
-        if self._look is not None:
-            self._look.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take data; end the connection where it is too much of anything but a body."""
@@ -109,7 +109,7 @@ class ImpatientHttp(UvicornHttp):
         else:
             self.transport.abort()
 
-    def _look_again(self) -> None:
+    def _check_again(self) -> None:
         """End the connection where nothing changed since the last check and something had to."""
         unread_bytes = self.transport.get_write_buffer_size()
         at_work = self.cycle is not None and not self.cycle.response_complete
@@ -118,7 +118,7 @@ class ImpatientHttp(UvicornHttp):
             self.transport.abort()
             return
         self._stood = stands
-        self._look = self.loop.call_later(PATIENCE_S, self._look_again)
+        self._next_check = self.loop.call_later(PATIENCE_S, self._check_again)
 
     def _make_room(self, count: int) -> None:
         """End the oldest connections of those without a whole request that is being answered."""
