@@ -115,7 +115,7 @@ def _webhook_end(end: str, figures: Figures) -> str:
     status = figures["status"]
     if end == "status" and status in (502, 503, 504):
         return f"answered {status} by a proxy: the receiver behind it does not run"
-    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # an address may contain a secret
+    error = re.sub(r"\w+://\S+", "…", _said(figures["error"]))  # no address's path is shown
     return WEBHOOK_ENDS[end].format(status=status, error=error)
 
 

@@ -44,7 +44,7 @@ ReceiverError
 │   └── AnswerUnexplained           any other answer
 └── CallForbidden                   no further call may be made to the terminal
     ├── TerminalReplaced            other hardware stands behind its row: all must be decided again
-    ├── LeaseLost                   it may be another receiver's
+    ├── LeaseLost                   the lease may be another receiver's
     ├── RunStopped                  the run was told to end
     └── Stopping                    this receiver is shutting down
 

@@ -104,8 +104,8 @@ class Pair:
 
     employee_id: UUID
     version: int
-    """The count of its edits; recorded with the outcome, so that an edit made meanwhile
-    stays wanted."""
+    """Which version is wanted; recorded with the outcome, so that an edit made meanwhile stays
+    wanted."""
     attempts: int
     held: Held
     was_wanted: bool = True

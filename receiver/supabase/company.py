@@ -48,7 +48,7 @@ class Company:
         for start in range(0, len(ids), IDS_PER_REQUEST):
             wanted = [str(id_) for id_ in ids[start : start + IDS_PER_REQUEST]]
             # Missing employees are asked for again until an answer is empty: a project's row
-            # limit cuts answers without saying so, and a deleted employee loses access.
+            # limit cuts answers without saying so, and an employee taken for deleted loses access.
             while wanted:
                 query = self._client.table("angajati").select(EMPLOYEE_COLUMNS).in_("id", wanted)
                 employees = [_parsed(self._employee, row) for row in await rows(query)]
