@@ -228,7 +228,7 @@ def _fresh_root() -> Path:
         base = "/tmp"  # noqa: S108  # mkdtemp below makes a fresh directory in it, closed to others
     root = Path(tempfile.mkdtemp(prefix="pg-", dir=base))
     if os.geteuid() == 0:
-        # Postgres then runs as another user, who must get through; what is inside is closed itself.
+        # Postgres then runs as another user, who must get through; the inside is closed by itself.
         root.chmod(0o711)
     return root
 

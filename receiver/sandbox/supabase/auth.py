@@ -45,7 +45,7 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """A user of the project, who can sign in with a password."""
+    """A user of the project, who can sign in where there is a password."""
 
     id: str
     email: str
