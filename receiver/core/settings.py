@@ -9,21 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal, get_type_hints
 
+from receiver.core import setting_values as parse
 from receiver.core.errors import SettingsInvalid
 from receiver.core.models import LeaverPolicy
-from receiver.core.setting_values import (
-    header_value,
-    hosts,
-    http_url,
-    jwt_secret,
-    names,
-    number,
-    one_of,
-    origins,
-    secrets,
-    whole,
-    yes_or_no,
-)
 
 LogFormat = Literal["json", "console"]
 LOCAL: tuple[str, ...] = ("http://localhost:3000", "http://localhost:5173")
@@ -58,24 +46,25 @@ class Variable:
 class Settings:
     """The environment, parsed. Secrets stay out of its repr."""
 
-    supabase_url: Annotated[str, Variable("SUPABASE_URL", http_url, "the project's URL")]
+    # A parser is named by its module: a bare name would be that of a field of this class.
+    supabase_url: Annotated[str, Variable("SUPABASE_URL", parse.http_url, "the project's URL")]
     service_role_key: Annotated[
         str,
         Variable(
             "SUPABASE_SERVICE_ROLE_KEY",
-            header_value,
+            parse.header_value,
             "the legacy service_role JWT or an `sb_secret_…` key",
         ),
     ] = field(repr=False)
     webhook_keys: Annotated[
         tuple[bytes, ...],
-        Variable("WEBHOOK_SECRET", secrets, "one or more `whsec_…`, separated by spaces"),
+        Variable("WEBHOOK_SECRET", parse.secrets, "one or more `whsec_…`, separated by spaces"),
     ] = field(repr=False)
     jwks_url: Annotated[
         str,
         Variable(
             "SUPABASE_JWKS_URL",
-            http_url,
+            parse.http_url,
             "the public keys of access tokens",
             "`{SUPABASE_URL}/auth/v1/.well-known/jwks.json`",
         ),
@@ -84,7 +73,7 @@ class Settings:
         str | None,
         Variable(
             "SUPABASE_JWT_SECRET",
-            jwt_secret,
+            parse.jwt_secret,
             "the legacy JWT secret, only for projects that still sign access tokens with it "
             "(HS256)",
         ),
@@ -93,7 +82,7 @@ class Settings:
         tuple[str, ...],
         Variable(
             "CORS_ALLOWED_ORIGINS",
-            origins,
+            parse.origins,
             "the React app's origins, comma-separated: `https://hr.example.com`; capitals, "
             "diacritics and a default port are put as browsers send them",
         ),
@@ -102,7 +91,7 @@ class Settings:
         bool,
         Variable(
             "CORS_ALLOW_LOCALHOST",
-            yes_or_no,
+            parse.yes_or_no,
             f"whether `{LOCAL[0]}` and `{LOCAL[1]}` may call too",
         ),
     ] = True
@@ -110,7 +99,7 @@ class Settings:
         frozenset[str],
         Variable(
             "SYNC_ALLOWED_ROLES",
-            names,
+            parse.names,
             "comma-separated values of `app_metadata.role` or `app_metadata.roles` that may press "
             "the buttons",
             "everybody signed in",
@@ -120,7 +109,7 @@ class Settings:
         frozenset[str],
         Variable(
             "PHOTO_HOSTS",
-            hosts,
+            parse.hosts,
             "hosts besides the project's own storage that the receiver may fetch photos from, "
             "comma-separated: `cdn.example.com, 10.0.0.7:8080`",
         ),
@@ -129,7 +118,7 @@ class Settings:
         float,
         Variable(
             "DEVICE_DELAY_SECONDS",
-            number(0, 60),
+            parse.number(0, 60),
             "the pause between two calls to a terminal, and between any two calls of a lane",
         ),
     ] = 1.0
@@ -137,7 +126,7 @@ class Settings:
         float,
         Variable(
             "DEVICE_TIMEOUT_SECONDS",
-            number(0.1, 300),
+            parse.number(0.1, 300),
             "how long a call to a terminal may take; a face call may take 45 s, or this where it "
             "is more",
         ),
@@ -146,7 +135,7 @@ class Settings:
         int,
         Variable(
             "DEVICE_LANES",
-            whole(1, 256),
+            parse.whole(1, 256),
             "1: one device call at a time over all terminals; N: up to N terminals side by side, "
             "each still one call at a time",
         ),
@@ -155,7 +144,7 @@ class Settings:
         LeaverPolicy,
         Variable(
             "LEAVER_POLICY",
-            one_of(LeaverPolicy),
+            parse.one_of(LeaverPolicy),
             "what happens on the terminals when `status` is no longer `activ`: `expire` ends the "
             "validity window, `delete` erases person, face and cards, `keep` does nothing",
         ),
@@ -164,7 +153,7 @@ class Settings:
         float,
         Variable(
             "POLL_SECONDS",
-            number(0.1, 3600),
+            parse.number(0.1, 3600),
             "how often the worker asks without being nudged",
         ),
     ] = 30.0
@@ -172,17 +161,17 @@ class Settings:
         float,
         Variable(
             "LOOK_SECONDS",
-            number(1, 86400),
+            parse.number(1, 86400),
             "how often each terminal is asked which hardware and firmware it is; so long may a "
             "replaced one go unnoticed",
         ),
     ] = 900.0
-    log_format: Annotated[LogFormat, Variable("LOG_FORMAT", one_of(LogFormat), "or `console`")] = (
-        "json"
-    )
+    log_format: Annotated[
+        LogFormat, Variable("LOG_FORMAT", parse.one_of(LogFormat), "or `console`")
+    ] = "json"
     port: Annotated[
         int,
-        Variable("PORT", whole(1, 65535), "where `receiver serve` and the Procfile listen"),
+        Variable("PORT", parse.whole(1, 65535), "where `receiver serve` and the Procfile listen"),
     ] = 8000
 
     @property

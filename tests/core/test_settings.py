@@ -75,6 +75,12 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("LEAVER_POLICY", "keep", "leaver_policy", "keep"),
         ("POLL_SECONDS", "3600", "poll_s", 3600.0),
         ("LOG_FORMAT", "console", "log_format", "console"),
+        ("SUPABASE_JWT_SECRET", f" {'s' * 40} ", "jwt_secret", "s" * 40),
+        ("SUPABASE_JWKS_URL", "https://keys.example/jwks.json", "jwks_url",
+         "https://keys.example/jwks.json"),
+        ("CORS_ALLOW_LOCALHOST", "FALSE", "cors_allow_localhost", False),
+        ("LOOK_SECONDS", "1", "look_s", 1.0),
+        ("PORT", "65535", "port", 65535),
     ],
 )  # fmt: skip
 def test_a_variable_that_is_set_counts(
