@@ -181,7 +181,7 @@ class EmployeeUnknown(RunRefused):
 
 
 class RunUnknown(RunRefused):
-    """There is no such run, or it ended over an hour ago."""
+    """There is no such run, or it ended too long ago."""
 
     status = HTTPStatus.NOT_FOUND
 
