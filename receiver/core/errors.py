@@ -347,7 +347,7 @@ class TerminalReplaced(CallForbidden):
 
 
 class LeaseLost(CallForbidden):
-    """The lease of this terminal was lost; another receiver may hold it."""
+    """The lease of this terminal was lost; another receiver may have it."""
 
 
 class RunStopped(CallForbidden):
