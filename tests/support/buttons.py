@@ -49,9 +49,9 @@ class Open(Protocol):
 
 
 async def worker_at_rest(world: World) -> None:
-    """Wait until the receiver's first look has taken the new terminals' fills: it looks no more.
+    """Wait until the receiver's first claims have taken the new terminals' fills: it asks no more.
 
-    Later it would find the people of a test in them, and push whom only a button is to bring.
+    Later it would find the people of a test in them, and push people whom a button is to push.
     """
     async with asyncio.timeout(ON_TIME_S):
         while await world.execute("select 1 from hikvision_sync.edits"):  # noqa: ASYNC110 - a table tells nobody
@@ -103,7 +103,7 @@ def assert_well_treated(world: World) -> None:
 
 
 async def hire_unnoticed(world: World, count: int, *, photo: bool = True) -> list[str]:
-    """Employees that the worker does not know of: only a button brings them."""
+    """Hire employees of whom the worker does not know: only a button pushes them."""
     await world.execute("select setval('angajati_employee_no_seq', 5000)")
     for table in ("angajati", "angajati_biometrie"):
         await world.execute(f"alter table {table} disable trigger user")

@@ -15,7 +15,7 @@ async def no_photo(_url: str) -> bytes:
 
 
 class Memory:
-    """Keeps what was learnt of a terminal, as the ledger does."""
+    """Keeps the capabilities of a terminal, as the ledger does."""
 
     def __init__(self) -> None:
         self.learnt: list[Capabilities] = []

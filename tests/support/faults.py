@@ -1,4 +1,4 @@
-"""What hurts a receiver: lines that fail, a post office that loses, wrong clocks, full disks.
+"""Harm to a receiver: lines that fail, a post office that loses, wrong clocks, full disks.
 
 And `assert_nothing_lost`, which has to hold after each of them.
 """
@@ -40,7 +40,7 @@ Kind = Literal["pass", "reset", "silent", "unheard", "status", "cut", "late"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What a line does to a request.
+    """A fault that a line does to a request.
 
     reset: the connection is reset. silent: nothing arrives and nothing comes back, as on a line
     that is half open. unheard: it arrives, and nothing comes back. status: a proxy's error page
@@ -86,7 +86,7 @@ class Line:
         """How many requests were hurt so far."""
 
     async def __aenter__(self) -> Self:
-        await self.mend()
+        await self.repair()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -98,7 +98,7 @@ class Line:
         """Do this to the next requests whose path holds `only`."""
         self._fault, self._only, self._left = fault, only, times
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """Pass everything on again, and accept connections again."""
         self._fault = PASS
         if self._server is None:
@@ -106,7 +106,7 @@ class Line:
             self._server = await asyncio.start_server(self._serve, sock=listener)
 
     async def refuse(self) -> None:
-        """Refuse connections and break those that there are, until `mend`."""
+        """Refuse connections and break those that there are, until `repair`."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -161,7 +161,7 @@ class Line:
 async def _give(
     fault: Fault, answer: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
-    """Give the client what the fault leaves of the answer; False where the connection ends."""
+    """Give the client what the fault leaves of the answer; False if the connection ends."""
     match fault.kind:
         case "reset":
             opened = writer.get_extra_info("socket")
@@ -264,7 +264,7 @@ class PostOffice:
         )
 
     async def deliver(self, letters: Iterable[Letter], receiver: ReceiverProcess) -> list[int]:
-        """Post letters one by one; return what was answered."""
+        """Post letters one by one; return the statuses of the answers."""
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             return [
                 (
@@ -299,7 +299,7 @@ class WrongClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What to start the receiver with."""
+        """The variables with which to start the receiver."""
         return {**_HURT_PATH, "HURT_CLOCK": str(self._file)}
 
 
@@ -369,7 +369,7 @@ LEASED = (
 async def converge(world: World, *, within_s: float) -> None:
     """Wait until nothing is wanted any more, and let time pass quickly meanwhile.
 
-    What waits for its next attempt is due at once, so that a test does not take minutes. Nothing
+    Pairs that wait for an attempt are due at once, so that a test does not take minutes. Nothing
     is made wanted by it: what was lost stays lost.
     """
     deadline = time.monotonic() + within_s
@@ -414,7 +414,7 @@ def assert_well_treated(terminals: Iterable[SimulatedTerminal]) -> None:
 
 
 async def differences(world: World, site: Site) -> list[str]:
-    """Say in whom a terminal and HR differ."""
+    """Return the people in whom a terminal and HR differ."""
     wanted, held = await world.wanted(), world.standing_on(site.terminal)
     return [
         f"{number}: HR {wanted.get(number)}, terminal {held.get(number)}"

@@ -48,7 +48,7 @@ NEVER_HAPPENS: Final = frozenset(
 
 @contextmanager
 def short_pauses() -> Any:
-    """Cut short what a receiver waits for after failures; test_consequences has the real pauses."""
+    """Cut short the pauses and rests after failures; test_consequences has the real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consequences, "TERMINAL_RESTS_S", (0.03, 0.06, 0.12, 0.2))
         patch.setattr(consequences, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
@@ -57,7 +57,7 @@ def short_pauses() -> Any:
         patch.setattr(visit, "LEASE_PAUSE_S", 0.02)
         patch.setattr(worker, "MAKE_WAY_S", 0.04)
         patch.setattr(persons, "ERASE_POLL_S", 0.01)
-        # What would cost most of a day: httpcore looks for sniffio at every request, and every
+        # Most of a day would go into this: httpcore looks for sniffio at every request, and every
         # client reads all of the world's certificates, of which nothing here needs one.
         patch.setitem(sys.modules, "sniffio", None)
         patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
@@ -66,7 +66,7 @@ def short_pauses() -> Any:
 
 @dataclass
 class Figures:
-    """What was done in all days so far, for the record."""
+    """How much was done in all days so far, for the record."""
 
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -137,7 +137,7 @@ class Company:
             await self.start_receiver()
 
     async def end_day(self) -> None:
-        """Stop the receivers and count what they did; fail for what must never happen."""
+        """Stop the receivers and count their work; fail if anything happened that never may."""
         await self.stop_receivers()
         self._logs.close()
         for terminal in self.terminals:
@@ -173,7 +173,7 @@ class Company:
     async def hire(
         self, nume: str, *, photo: str | None = None, status: str = "activ", numbered: bool = True
     ) -> str:
-        """Add an employee, with a row of angajati_biometrie where `numbered`; return their id."""
+        """Add an employee, with a row of angajati_biometrie if `numbered`; return their id."""
         [row] = await self.run(
             "insert into angajati (nume, prenume, status) values (%s, 'Ion', %s)"
             " returning id::text",
@@ -257,7 +257,7 @@ class Company:
 
     @property
     def sites(self) -> Sequence[Site]:
-        """The walls."""
+        """The places where terminals hang."""
         return self.world.sites
 
     @property
@@ -296,7 +296,7 @@ class Company:
             row["id"],
         )
 
-    async def mend_all(self) -> None:
+    async def repair_all(self) -> None:
         """Switch everything on and give every row the right password and address."""
         for place, row in self.rows.items():
             await self.switch_on(place)
@@ -313,7 +313,7 @@ class Company:
     ) -> None:
         """Hang another terminal in the place, with strangers of its own and this memory.
 
-        While it is without power, and not in a wink: a challenge of the old one, answered to the
+        While it is without power, and not at once: a challenge of the old one, answered to the
         new one, would count as a failed login.
         """
         terminal = self.terminals[place]
@@ -338,7 +338,7 @@ class Company:
             await terminal.switch_on()
 
     async def switch_off(self, place: int) -> None:
-        """Cut a terminal's power; `switch_on` and `mend_all` give it back."""
+        """Cut a terminal's power; `switch_on` and `repair_all` give it back."""
         self.off.add(place)
         await self.terminals[place].switch_off()
 
@@ -361,7 +361,7 @@ class Company:
         )
 
     def on(self, place: int = 0) -> dict[str, tuple[str, str | None]]:
-        """Return who of the company may pass there: number → surname and photo."""
+        """Return the people of the company who may pass there: number → surname and photo."""
         faces = {likeness(portrait(photo)): photo for photo in PHOTOS}
         return {
             number: (person.name.split()[0], faces.get(person.face.likeness, "another face"))
@@ -374,7 +374,7 @@ class Company:
     # -- the referee -----------------------------------------------------------------------------
 
     async def faults(self) -> list[str]:
-        """Return what the active terminals hold otherwise than the tables say.
+        """Return the differences between the active terminals and the tables.
 
         Not counted: numbers that hardware brought with it and HR has forgotten since. Nobody knows
         that they were ever the company's; see the story of it.
@@ -416,7 +416,7 @@ class Company:
         return found
 
     async def unfinished(self) -> list[Row]:
-        """Return what the ledger has still to do: edits, pairs, visits, replacements unseen."""
+        """Return the work that the ledger still has: edits, pairs, visits, replacements unseen."""
         waiting = await self.run(
             "select 'edit' as what, id::text as about from hikvision_sync.edits"
             " union all select 'pair', p::text from hikvision_sync.pairs p"
@@ -452,7 +452,7 @@ class Company:
         return True
 
     def broken_promises(self) -> list[str]:
-        """Return what no receiver may ever do to a terminal or log, whatever the day."""
+        """Return everything that a receiver did or logged and never may, whatever the day."""
         found, failed_logins = [], 0
         for place, terminal in enumerate(self.terminals):
             now, before = _seen(terminal), self._seen_before[place]

@@ -37,7 +37,7 @@ class Clock:
 
 
 class KeyServer:
-    """Supabase's JWKS endpoint; counts what it is asked for and answers as the test says."""
+    """Supabase's JWKS endpoint; counts its requests and answers as the test says."""
 
     def __init__(self) -> None:
         self.jwks: Sequence[object] = JWKS

@@ -1,4 +1,4 @@
-"""A ledger that takes notes, and knows whose number is whose."""
+"""A ledger that takes notes, and knows the owner of each number."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Note:
 
 @dataclass
 class NotedLedger:
-    """A ledger that takes notes, and knows whose number is whose."""
+    """A ledger that takes notes, and knows the owner of each number."""
 
     owners: dict[str, UUID] = field(default_factory=dict)
     held: dict[UUID, Held] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class NotedLedger:
     learnt: list[Capabilities] = field(default_factory=list)
     released: list[tuple[int, Rest | None]] = field(default_factory=list)
     fails: SupabaseError | LeaseLost | None = None
-    """What giving a terminal back fails with."""
+    """The error with which giving a terminal back fails."""
     claims: int = 0
     """How often it was asked for due work, of which there never is any."""
     capabilities: Capabilities = field(default_factory=Capabilities)

@@ -1,8 +1,8 @@
-"""What the stories on every profile of terminal share."""
+"""Parts that the stories on every profile of terminal share."""
 
 from receiver.sandbox.world import Site
 
-SELDOM = 11
+RARELY = 11
 """How often the terminals of the company are busy, or lie. If each third write is refused, a new
 person meets that twice, and the pauses after that are longer than a test may take."""
 

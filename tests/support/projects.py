@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 class Project:
-    """One autocommitting connection as project_owner, and what a test asks of it."""
+    """One autocommitting connection as project_owner, and the questions of tests."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -37,7 +37,7 @@ class Project:
         return self._warnings
 
     def queued(self) -> list[Row]:
-        """Return what waits for pg_net, as it will be sent, in order."""
+        """Return the requests that wait for pg_net, as they will be sent, in order."""
         rows = self.run("select * from net.http_request_queue order by id")
         return [{**row, "body": bytes(row["body"])} for row in rows]
 

@@ -1,4 +1,4 @@
-"""Clients at simulated terminals, and at raw servers for what a simulated one never does.
+"""Clients at simulated terminals, and at raw servers that do what a simulated one never does.
 
 The raw servers speak bytes, so that a fault of HTTP itself can be shown."""
 
@@ -60,7 +60,7 @@ DEVICE_XML = (
 
 @dataclass
 class Turns:
-    """A turn that gives way at once, and remembers who came, for how long, and who is left."""
+    """A turn that comes at once, and remembers how long calls may take and how many are inside."""
 
     pause_s: float = 0.0
     asked_s: list[float] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Turns:
 
 @dataclass
 class Visit:
-    """A client at a simulated terminal, with what passed between them."""
+    """A client at a simulated terminal, with the requests that passed between them."""
 
     terminal: SimulatedTerminal
     http: httpx.AsyncClient
@@ -148,7 +148,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @asynccontextmanager
 async def listening(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """Serve a handler of raw connections on a free port; cut whatever is left at the end."""
+    """Serve a handler of raw connections on a free port; cut those that are left at the end."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,7 +188,7 @@ def challenge(header: str, body: bytes = b"") -> bytes:
 
 @dataclass
 class Scripted:
-    """A raw terminal that answers its n-th request (from 1) with what the script says."""
+    """A raw terminal that answers its n-th request (from 1) with the bytes of the script."""
 
     script: Callable[[int, bytes], bytes]
     requests: list[bytes] = field(default_factory=list)
@@ -227,7 +227,7 @@ async def scripted(
 
 
 def targets(terminal: Scripted) -> list[str]:
-    """Return what a raw terminal was asked: method and path."""
+    """Return the requests that a raw terminal got: method and path."""
     heads = [request.split(b" ") for request in terminal.requests]
     return [f"{head[0].decode()} {head[1].decode().partition('?')[0]}" for head in heads]
 

@@ -1,4 +1,4 @@
-"""Pictures as HR's people upload them, and as nobody should."""
+"""Pictures that HR's people upload, and pictures that nobody should upload."""
 
 import random
 import struct

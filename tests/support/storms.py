@@ -1,6 +1,6 @@
-"""Storms at a receiver's door: rude clients, forgeries, an import; what is in memory meanwhile.
+"""Storms at a receiver's door: rude clients, forgeries, an import; and its memory meanwhile.
 
-The tests hold each to its limits, and the benchmark prints what it took."""
+The tests hold each to its limits, and the benchmark prints their cost."""
 
 import asyncio
 import base64
@@ -52,7 +52,7 @@ def many_connections() -> Iterator[None]:
 
 
 class Memory:
-    """What a receiver had resident, looked at all the time."""
+    """The resident memory of a receiver, watched all the time."""
 
     def __init__(self, receiver: ReceiverProcess) -> None:
         self._process = psutil.Process(receiver.pid)
@@ -65,7 +65,7 @@ class Memory:
 
 
 WATCHED: list[Memory] = []
-"""What was held to its memory so far; the benchmark prints it."""
+"""The memories that were kept under their limit so far; the benchmark prints them."""
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ def event() -> bytes:
     ).encode()
 
 
-def true_one(world: World) -> bytes:
+def valid_webhook(world: World) -> bytes:
     body = event()
     return request(signed(world, body), body)
 
@@ -115,16 +115,16 @@ class Wire:
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def open(cls, receiver: ReceiverProcess, *, deaf: bool = False) -> Self:
-        """Connect; a deaf one leaves answers unread, and has next to no room for them."""
+    async def open(cls, receiver: ReceiverProcess, *, unreading: bool = False) -> Self:
+        """Connect; an `unreading` one leaves answers unread, and has next to no room for them."""
         connection = socket.socket()
         connection.settimeout(0)
-        if deaf:
+        if unreading:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", receiver.port))
         wire = cls(*await asyncio.open_connection(sock=connection))
-        if deaf:
+        if unreading:
             wire._writer.transport.pause_reading()  # type: ignore[attr-defined]
         return wire
 
@@ -145,7 +145,7 @@ class Wire:
         return int(head.split(b" ", 2)[1])
 
     async def let_go(self) -> bytes:
-        """Return when the receiver has ended the connection, with what it said before."""
+        """Return when the receiver has ended the connection, with the bytes that it sent before."""
         said = b""
         with contextlib.suppress(OSError):
             while data := await self._reader.read(65536):
@@ -158,13 +158,13 @@ class Wire:
 
 @asynccontextmanager
 async def wires(
-    receiver: ReceiverProcess, count: int, *, deaf: bool = False
+    receiver: ReceiverProcess, count: int, *, unreading: bool = False
 ) -> AsyncIterator[list[Wire]]:
     """Open so many connections."""
     opened: list[Wire] = []
     try:
         for _ in range(count):
-            opened.append(await Wire.open(receiver, deaf=deaf))  # noqa: PERF401 - some are to be closed
+            opened.append(await Wire.open(receiver, unreading=unreading))  # noqa: PERF401 - some are to be closed
         yield opened
     finally:
         for wire in opened:
@@ -182,9 +182,9 @@ async def ask(receiver: ReceiverProcess, sent: bytes) -> int:
         wire.close()
 
 
-async def true_ones(world: World, receiver: ReceiverProcess, count: int) -> Counter[int]:
-    """Send true webhooks one by one, each as pg_net does, and count what they are answered."""
-    return Counter([await ask(receiver, true_one(world)) for _ in range(count)])
+async def valid_webhooks(world: World, receiver: ReceiverProcess, count: int) -> Counter[int]:
+    """Send valid webhooks one by one, each as pg_net does, and count the answers by status."""
+    return Counter([await ask(receiver, valid_webhook(world)) for _ in range(count)])
 
 
 async def all_let_go(opened: Sequence[Wire]) -> list[bytes]:
@@ -226,19 +226,21 @@ async def slow_clients(quiet: World, parser: dict[str, str]) -> None:
         receiver_of(quiet, environment=limits) as receiver,
         little_memory(receiver),
         wires(receiver, 450) as opened,
-        wires(receiver, 50, deaf=True) as deaf,
+        wires(receiver, 50, unreading=True) as unreading,
     ):
-        dripping = [asyncio.create_task(until_cancelled(wire, MUCH_ASKED, 0.1)) for wire in deaf]
+        dripping = [
+            asyncio.create_task(until_cancelled(wire, MUCH_ASKED, 0.1)) for wire in unreading
+        ]
         kinds = [list(SLOW.values())[n % len(SLOW)] for n in range(len(opened))]
         for wire, (begins, drip) in zip(opened, kinds, strict=True):
             wire.send(begins)
             if drip:
                 dripping.append(asyncio.create_task(until_cancelled(wire, drip, 0.5)))
-        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        assert await valid_webhooks(quiet, receiver, 50) == {202: 50}
         await all_gone(receiver)
         for drips in dripping:
             drips.cancel()
-        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        assert await valid_webhooks(quiet, receiver, 50) == {202: 50}
         assert "Traceback" not in receiver.logged()
 
 
@@ -256,15 +258,15 @@ async def all_gone(receiver: ReceiverProcess) -> None:
 
 
 async def silent_clients(quiet: World, begins: bytes) -> None:
-    """Within the time that each of them is given: the oldest go before it is over."""
+    """Open more than there may be: the oldest go before the time that each is given is over."""
     async with receiver_of(quiet) as receiver, little_memory(receiver):
         async with wires(receiver, 1) as [kept]:
-            kept.send(true_one(quiet))
+            kept.send(valid_webhook(quiet))
             assert await kept.status() == 202
             async with wires(receiver, 1500) as opened:
                 for wire in opened:
                     wire.send(begins)
-                assert await true_ones(quiet, receiver, 100) == {202: 100}
+                assert await valid_webhooks(quiet, receiver, 100) == {202: 100}
         assert "connections_made_way" in receiver.logged()
         assert "Exceeded concurrency limit" not in receiver.logged()
 
@@ -282,7 +284,7 @@ async def endless_bodies(quiet: World, parser: dict[str, str]) -> None:
         for n, wire in enumerate(opened):
             wire.send(endless if n % 2 else huge)
             pushing.append(asyncio.create_task(until_cancelled(wire, chunk, 0)))
-        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        assert await valid_webhooks(quiet, receiver, 50) == {202: 50}
         await all_gone(receiver)
         for push in pushing:
             push.cancel()
@@ -290,7 +292,7 @@ async def endless_bodies(quiet: World, parser: dict[str, str]) -> None:
 
 
 async def bodies_held_back(quiet: World, parser: dict[str, str]) -> None:
-    """As many as there may be connections: of each, no more is read than the next turn needs."""
+    """Open as many as there may be connections: of each body, no more is read than is needed."""
     begun = request({}, framing=f"Content-Length: {2**20}") + b"x" * 2**18
     async with (
         receiver_of(quiet, environment=parser) as receiver,
@@ -299,13 +301,13 @@ async def bodies_held_back(quiet: World, parser: dict[str, str]) -> None:
     ):
         for wire in opened:
             wire.send(begun)
-        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        assert await valid_webhooks(quiet, receiver, 50) == {202: 50}
         await all_gone(receiver)
-        assert await true_ones(quiet, receiver, 50) == {202: 50}
+        assert await valid_webhooks(quiet, receiver, 50) == {202: 50}
 
 
 async def large_bodies(quiet: World) -> None:
-    """More at once than are read at a time, each as large as a body may be; small ones pass by."""
+    """Send more at once than are read at a time, all as large as may be; small ones pass by."""
     count = 3 * LARGE_BODIES
     large = event().ljust(2**20)
     async with (
@@ -315,7 +317,7 @@ async def large_bodies(quiet: World) -> None:
     ):
         for wire in opened:
             wire.send(request(signed(quiet, large), large)[:-1])
-        assert await true_ones(quiet, receiver, 10) == {202: 10}
+        assert await valid_webhooks(quiet, receiver, 10) == {202: 10}
         for wire in opened:
             wire.send(large[-1:])
         assert [await wire.status() for wire in opened] == [202] * count
@@ -324,11 +326,11 @@ async def large_bodies(quiet: World) -> None:
 FORGERIES = 10_000
 
 
-TRUE_AMONG_THEM = 200
+VALID_AMONG_THEM = 200
 
 
 MAX_LOG_BYTES = 300
-"""Of a refused request: one line of what it was refused for, and nothing that it sent."""
+"""Of a refused request: one line with the reason, and nothing that it sent."""
 
 
 def forgery(world: World, n: int) -> tuple[bytes, int]:
@@ -378,23 +380,23 @@ async def forgeries(quiet: World) -> None:
         async with asyncio.TaskGroup() as clients:
             for n in range(64):
                 clients.create_task(forge(keep_alive=n % 4 > 0))
-            answered = await true_ones(quiet, receiver, TRUE_AMONG_THEM)
-        assert answered == {202: TRUE_AMONG_THEM}
+            answered = await valid_webhooks(quiet, receiver, VALID_AMONG_THEM)
+        assert answered == {202: VALID_AMONG_THEM}
         assert wrong == []
         log = receiver.logged()[log_before:]
         lines = Counter(json.loads(line)["event"] for line in log.splitlines())
         assert 100 <= lines["webhook_refused"] < FORGERIES / 4  # ten a second, and not the disk
-        assert 100 <= lines["webhook_accepted"] <= TRUE_AMONG_THEM
+        assert 100 <= lines["webhook_accepted"] <= VALID_AMONG_THEM
         assert len(log) < MAX_LOG_BYTES * lines.total()
         counted = await webhooks_counted(receiver)
-        assert counted["202"] == TRUE_AMONG_THEM
+        assert counted["202"] == VALID_AMONG_THEM
         assert counted["400"] + counted["401"] == FORGERIES
         assert MARKER not in log
         assert "Traceback" not in log
 
 
 async def webhooks_counted(receiver: ReceiverProcess) -> Counter[str]:
-    """Return how many webhooks were answered what, as Prometheus is told."""
+    """Return how many webhooks got which status, as Prometheus is told."""
     async with httpx.AsyncClient(trust_env=False) as client:
         figures = (await client.get(f"{receiver.url}/metrics")).text
     found = re.findall(r'^hikvision_webhooks_total{status="(\d+)"} (\S+)$', figures, re.MULTILINE)
@@ -457,7 +459,7 @@ async def import_of_everybody(
         await world.execute(f"alter table angajati_biometrie enable {OF_BIOMETRICS}")
 
         await eventually(lambda: any(on_terminals.values()))
-        assert world.pg_net.delivered < EMPLOYEES  # in the storm's middle
+        assert world.pg_net.delivered < EMPLOYEES  # in the middle of the storm
         number = next(number for persons in on_terminals.values() for number in persons)
         [ion] = await world.execute(
             "select angajat_id::text as id from angajati_biometrie where employee_no = %s", number

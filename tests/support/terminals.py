@@ -1,4 +1,4 @@
-"""A simulated terminal to ask, a client that asks it with care, and what it is asked."""
+"""A simulated terminal, a client that asks it with care, and the requests that it sends."""
 
 import asyncio
 import hashlib

@@ -44,7 +44,7 @@ NOW = int(time.time())
 TLS = httpx.create_ssl_context()
 """Made once, because it takes longer than most of these tests."""
 AN_HOUR = 3600
-"""More than these tests ever take from being collected to being run."""
+"""More than these tests take between being collected and being run."""
 
 
 # Tokens and keys, made by hand
@@ -379,11 +379,11 @@ REFUSED = REFUSED_BEFORE_ANY_KEY | REFUSED_BY_SIGNATURE | REFUSED_BY_CLAIMS
 
 
 def each(table: Mapping[str, str]) -> pytest.MarkDecorator:
-    # Not by their names, which hold the time: whoever runs tests side by side compares them.
+    # Not by their names, which hold the time: workers that run tests side by side compare ids.
     return pytest.mark.parametrize("token", list(table.values()), ids=range(len(table)))
 
 
-# Whatever else may be sent or published
+# Anything else that may be sent or published
 
 TEXTS = st.text(max_size=60) | st.text("abcXYZ019-_.=+/ \t\r\n\0é\ud800", max_size=60)
 JSON = st.recursive(

@@ -1,4 +1,4 @@
-"""Waits for what tells nobody: terminals, databases, other processes."""
+"""Waits for changes that send no signal: in terminals, databases, other processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def eventually(
     true: Callable[[], object], within_s: float = ON_TIME_S, *, every_s: float = 0.05
 ) -> None:
-    """Wait until this, or what it lets us await, is true; TimeoutError where it is not in time."""
+    """Wait until this, or the awaitable that it returns, is true; TimeoutError if it is late."""
     async with asyncio.timeout(within_s):
         while True:
             found = true()
@@ -23,7 +23,7 @@ async def eventually(
 
 
 async def gives(asked: Awaitable[T], expected: T) -> bool:
-    """Tell whether this comes to what is expected."""
+    """Tell whether this comes to the expected value."""
     return await asked == expected
 
 

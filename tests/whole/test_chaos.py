@@ -223,7 +223,7 @@ class Chaos:
                 line.hurt(chance.choice(SUPABASE_FAULTS), times=chance.randint(1, 6))
             self.tally.outages += 1
             await asyncio.sleep(chance.uniform(0.2, 1.0))
-            await line.mend()
+            await line.repair()
 
     async def _hurt_lines(self) -> None:
         chance = self._chances["t"]
@@ -233,7 +233,7 @@ class Chaos:
             line.hurt(chance.choice(TERMINAL_FAULTS), times=chance.randint(1, 3))
             self.tally.outages += 1
             await asyncio.sleep(chance.uniform(0.2, 1.0))
-            await line.mend()
+            await line.repair()
 
 
 @asynccontextmanager

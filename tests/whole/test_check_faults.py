@@ -143,7 +143,7 @@ async def test_each_trouble_of_supabases_rest_has_words_of_its_own(
             said[name] = (await check(world, SUPABASE_URL=line.url)).fault("database")
             for word in words:
                 assert word in said[name], name
-            await line.mend()
+            await line.repair()
         await line.refuse()
         said["refused"] = (await check(world, SUPABASE_URL=line.url)).fault("database")
         assert "cannot be reached: the connection is refused" in said["refused"]
@@ -541,7 +541,7 @@ async def test_each_trouble_on_a_terminals_line_is_named(world: World) -> None:
             assert words in (await check(world)).fault("terminal 127.0.0.1"), name
         await line.refuse()
         assert "cannot be reached" in (await check(world)).fault("terminal 127.0.0.1")
-        await line.mend()
+        await line.repair()
         assert (await check(world)).note("terminal 127.0.0.1")
 
 

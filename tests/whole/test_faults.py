@@ -113,7 +113,7 @@ async def test_a_photo_taken_back_after_a_receiver_died_in_its_push(world_of: Op
         assert face is not None
         assert face.url.endswith("alta.jpg")
         await hr.new_photo(ion, "ion.jpg")
-        await line.mend()
+        await line.repair()
         await receiver.start()
         await assert_nothing_lost(world, [receiver])
 
@@ -192,7 +192,7 @@ async def test_supabases_rest_in_trouble(world_of: OpenWorld, fault: Fault) -> N
         await work(world, hr, people)
         await eventually(lambda: line.hurts > 1)
         await asyncio.sleep(1.0)
-        await line.mend()
+        await line.repair()
         await assert_nothing_lost(world, [receiver])
 
 
@@ -208,7 +208,7 @@ async def test_supabases_rest_refusing_connections(world_of: OpenWorld) -> None:
         await line.refuse()
         await work(world, hr, people)
         await asyncio.sleep(1.0)
-        await line.mend()
+        await line.repair()
         await assert_nothing_lost(world, [receiver])
 
 
@@ -250,7 +250,7 @@ async def test_a_terminals_line_in_trouble(world_of: OpenWorld, fault: Fault) ->
             await work(world, hr, people)
             assert await world.agreed(but=[world.sites[0]], within_s=ON_TIME_S)
             await eventually(lambda: line.hurts > 1)
-            await line.mend()
+            await line.repair()
             await assert_nothing_lost(world, [receiver])
 
 

@@ -161,8 +161,8 @@ class Day:
     async def wrong_address(self, step: Step) -> None:
         await self._change(step, ip_address="" if step.other % 2 else "127.0.0.2")
 
-    async def mend_terminals(self, _: Step) -> None:
-        await self.company.mend_all()
+    async def repair_terminals(self, _: Step) -> None:
+        await self.company.repair_all()
 
     async def _change(self, step: Step, **columns: object) -> None:
         place = step.who % max(1, len(self.company.rows))
@@ -194,7 +194,7 @@ OF_PEOPLE: Final = (
 OF_TERMINALS: Final = (
     *("add_terminal", "terminal_status", "terminal_status", "switch_off", "switch_on"),
     *("replace_hardware", "replace_by_a_used_one", "wrong_password", "wrong_address"),
-    *("mend_terminals", "restart_a_receiver", "press_a_button"),
+    *("repair_terminals", "restart_a_receiver", "press_a_button"),
 )
 
 steps = st.builds(
@@ -225,7 +225,7 @@ conditions = st.builds(
 
 
 async def play(company: Company, day: list[Step], under: Conditions) -> None:
-    """Play a day, mend everything, and ask whether all is as it should be."""
+    """Play a day, repair everything, and ask whether all is as it should be."""
     await company.begin_day(
         policy=under.policy,
         profiles=[PROFILES[name] for name in under.firmwares],
@@ -251,7 +251,7 @@ async def play(company: Company, day: list[Step], under: Conditions) -> None:
             figures["steps"] += 1
             if step.breath:
                 await asyncio.sleep(step.breath / 100)
-    await company.mend_all()
+    await company.repair_all()
     converged = await company.converged(within_s=WITHIN_S)
     report = "" if converged else await company.report()
     await company.end_day()

@@ -272,7 +272,7 @@ async def test_a_wrong_password_costs_one_failed_login_and_mended_is_tried_at_on
     await asyncio.sleep(QUIET_S)
     assert seen.failed_logins == before + 1
     assert company.on(1) == {}
-    await company.mend_all()
+    await company.repair_all()
     await settled(company)
     assert seen.failed_logins == before + 1
     assert len(company.on(1)) == 2
@@ -284,7 +284,7 @@ async def test_a_changed_address_is_tried_at_once(company: Company) -> None:
     await company.hire("Popescu")
     await eventually(lambda: "terminal_blocked" in [entry["event"] for entry in company.logged])
     assert company.on() == {}
-    await company.mend_all()
+    await company.repair_all()
     await settled(company)
     assert company.on() == {"1000": ("Popescu", None)}
 

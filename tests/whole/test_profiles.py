@@ -23,7 +23,7 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
 from receiver.sync.worker import BATCH
-from tests.support.profiles import SELDOM, assert_well_treated
+from tests.support.profiles import RARELY, assert_well_treated
 from tests.support.waiting import ON_TIME_S, eventually, gives, gives_nothing
 
 # A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
@@ -33,9 +33,9 @@ LOOK_S = 3.0
 POLL_S = 1.0
 TERMINALS = {
     **PROFILES,
-    "busy": replace(PROFILES["busy"], busy_every=SELDOM),
-    "busy_200": replace(PROFILES["busy_200"], busy_every=SELDOM),
-    "lying": replace(PROFILES["lying"], lies_every=SELDOM),
+    "busy": replace(PROFILES["busy"], busy_every=RARELY),
+    "busy_200": replace(PROFILES["busy_200"], busy_every=RARELY),
+    "lying": replace(PROFILES["lying"], lies_every=RARELY),
 }
 LONG_NAME = "Constantinescu-Brâncoveanu-Ștefănuță"  # 41 bytes, with ș, ț and ă beyond the 32nd
 SHORT_OF_WORDS = Profile(
@@ -332,7 +332,7 @@ async def test_a_200_that_changed_nothing_is_found_named_and_mended(company: Com
         name = lying.terminal.persons[number].name
         return name.startswith(surname) or any("answered OK, but" in message for message in said)
 
-    for n in range(SELDOM + 1):  # every so many writes one is a lie, and a new name is one write
+    for n in range(RARELY + 1):  # every so many writes one is a lie, and a new name is one write
         surname = f"Mincinos{n}"
         await company.hr.rename(company.ion, surname)
         await eventually(named_or_done)

@@ -45,9 +45,9 @@ from tests.support.storms import (
     request,
     silent_clients,
     slow_clients,
-    true_one,
-    true_ones,
     until_cancelled,
+    valid_webhook,
+    valid_webhooks,
     wires,
 )
 from tests.support.waiting import ON_TIME_S, eventually
@@ -84,14 +84,14 @@ async def test_who_sends_no_whole_header_is_let_go(quiet: World, parser: dict[st
     async with receiver_of(quiet, environment=limits) as receiver, wires(receiver, 4) as opened:
         silent, half, dripping, second = opened
         half.send(HALF_A_HEAD)
-        second.send(true_one(quiet))
+        second.send(valid_webhook(quiet))
         assert await second.status() == 202
         second.send(HALF_A_HEAD)
         dripping.send(HALF_A_HEAD)
         slowly = asyncio.create_task(until_cancelled(dripping, b"x", 0.1))
         assert await all_let_go([silent, half, dripping, second]) == [b""] * 4
         slowly.cancel()
-        assert await true_ones(quiet, receiver, 1) == {202: 1}
+        assert await valid_webhooks(quiet, receiver, 1) == {202: 1}
 
 
 ENDLESS = {
@@ -127,7 +127,7 @@ async def test_what_never_ends_around_a_body_ends_the_connection_and_takes_no_me
                 await all_let_go(opened)
                 for push in pushing:
                     push.cancel()
-        assert await true_ones(quiet, receiver, 1) == {202: 1}
+        assert await valid_webhooks(quiet, receiver, 1) == {202: 1}
 
 
 # Many slow clients
@@ -181,13 +181,13 @@ async def test_sigterm_in_the_middle_of_everything(embedded_postgres: PostgresSe
         assert [json.loads(await anext(lines))["type"] for _ in "12"] == ["start", "result"]
         idle = await stack.enter_async_context(wires(receiver, 50))
         for wire in idle:
-            wire.send(true_one(world))
+            wire.send(valid_webhook(world))
         assert [await wire.status() for wire in idle] == [202] * 50
         slow = await stack.enter_async_context(wires(receiver, 3 * len(SLOW)))
         for wire, (begins, _) in zip(slow, [*SLOW.values()] * 3, strict=True):
             wire.send(begins)
-        [deaf] = await stack.enter_async_context(wires(receiver, 1, deaf=True))
-        asking = asyncio.create_task(until_cancelled(deaf, MUCH_ASKED, 0.1))
+        [unreading] = await stack.enter_async_context(wires(receiver, 1, unreading=True))
+        asking = asyncio.create_task(until_cancelled(unreading, MUCH_ASKED, 0.1))
         called = [calls(terminal) for terminal in terminals]
 
         stopping = asyncio.create_task(receiver.stop())
@@ -262,10 +262,10 @@ async def test_a_receiver_that_starts_with_supabase_down_says_so_and_needs_no_re
         not_ready = await client.get("/readyz")
         assert not_ready.status_code == 503
         assert "Supabase" in not_ready.json()["detail"]
-        assert await ask(receiver, true_one(world)) == 202  # the worker will look, then
+        assert await ask(receiver, valid_webhook(world)) == 202  # the worker will look, then
         assert (await press()).status_code == 503
 
-        await line.mend()
+        await line.repair()
         line.hurt(status(502), only="jwks.json")
         await eventually_ready(client, receiver)
         assert await world.agreed(within_s=ON_TIME_S)
@@ -273,7 +273,7 @@ async def test_a_receiver_that_starts_with_supabase_down_says_so_and_needs_no_re
         assert refused.status_code == 503
         assert refused.headers["content-type"] == "application/problem+json"
 
-        await line.mend()
+        await line.repair()
         async with asyncio.timeout(ON_TIME_S):
             while (await press()).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)

@@ -1,10 +1,10 @@
-"""Imported by Python itself in a receiver that `tests.faults` starts with this folder on its path.
+"""Imported by Python itself in a receiver that is started with this folder on its path.
 
-HURT_CLOCK names a file with the seconds by which the receiver's wall clock is wrong, read anew each
-time, so that it can be set while the receiver runs. HURT_FACE_TIMEOUT_S shortens the 45 s that a
-face call may take, and with them the lease of a receiver that died in one. HURT_PATIENCE_S and
-HURT_BODY_TIMEOUT_S shorten what a slow client is given. HURT_WITHOUT names modules that are as good
-as not installed.
+HURT_CLOCK names a file with the seconds by which the receiver's wall clock is wrong, read each time
+the clock is asked, so that it can be set while the receiver runs. HURT_FACE_TIMEOUT_S shortens the
+45 s that a face call may take, and with them the lease of a receiver that died in one.
+HURT_PATIENCE_S and HURT_BODY_TIMEOUT_S shorten the time that a slow client is given. HURT_WITHOUT
+names modules that are as good as not installed.
 """
 
 import contextlib
