@@ -1,4 +1,4 @@
-"""The exception tree: what its docstring draws is what the code is."""
+"""The exception tree: its docstring draws the classes that the code has."""
 
 import inspect
 import re
@@ -71,7 +71,7 @@ def test_the_docstring_is_the_default_message_and_another_may_be_given(
     assert cls("The gate is shut.").message == "The gate is shut."
 
 
-def test_the_statuses_drawn_beside_the_refusals_are_those_they_answer_with() -> None:
+def test_each_refusal_answers_with_the_status_drawn_beside_it() -> None:
     by_name = {cls.__name__: cls for cls in defined()}
     with_status = [(name, int(note)) for name, _, note in drawn() if note.isdecimal()]
     statuses = [

@@ -1,4 +1,4 @@
-"""No secret reaches the output, whoever logs it and however it is hidden."""
+"""No secret reaches the output, whichever logger writes it and however it is hidden."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ NAMES = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "httpx", 
 
 @dataclass(frozen=True)
 class Output:
-    """What a process that logs has written so far."""
+    """The output of a process that logs, so far."""
 
     format: LogFormat
     stdout: io.StringIO
@@ -71,7 +71,7 @@ def configured(log_format: LogFormat) -> Iterator[Output]:
 
 @pytest.fixture(params=get_args(LogFormat))
 def output(request: pytest.FixtureRequest) -> Iterator[Output]:
-    """In each of the two formats in turn."""
+    """Log in each of the two formats in turn."""
     with configured(request.param) as output:
         yield output
 
@@ -220,7 +220,7 @@ HIDING_PLACES: list[Callable[[str], None]] = [
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-def test_what_looks_like_a_secret_is_cut_out_of_any_text(kind: str) -> None:
+def test_text_that_looks_like_a_secret_is_redacted(kind: str) -> None:
     redacted = logs.redact(f"before {SECRETS[kind]}")
     assert redacted.startswith("before ")
     assert logs.REDACTED in redacted
@@ -247,7 +247,7 @@ def test_a_record_that_cannot_be_written_does_not_show_its_arguments_instead(
     assert PLANT not in output.text
 
 
-def test_whoever_logs_does_not_fail_by_a_full_disk() -> None:
+def test_logging_to_a_full_disk_raises_nothing() -> None:
     words = "from receiver.core import logs; logs.configure('json'); log = logs.get_logger('a')"
     logs_a_lot = f"{words}; [log.info('a_thing_happened', n=n) for n in range(5000)]"
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path, a device
@@ -263,9 +263,7 @@ def test_whoever_logs_does_not_fail_by_a_full_disk() -> None:
      "Set-Cookie", "photo_url", "faceURL", "foto_fata_url", "body", "payload", "name", "nume",
      "prenume", "nume_complet", "cnp", "CNP", "iban"],
 )  # fmt: skip
-def test_what_stands_under_a_secret_key_is_not_written_whatever_it_is(
-    key: str, output: Output
-) -> None:
+def test_a_value_under_a_secret_key_is_not_written_whatever_it_is(key: str, output: Output) -> None:
     logs.get_logger("receiver").info("looked", **{key: PLANT})
     logs.get_logger("receiver").info("looked", headers={"deep": [{key: [PLANT, {"x": PLANT}]}]})
     logs.get_logger("receiver").info("looked", headers={"deep": ({key: PLANT.encode()},)})
@@ -357,7 +355,7 @@ VALUES = st.recursive(
 
 @settings(deadline=None, max_examples=100)
 @given(event=st.text(st.characters(exclude_categories=["Cs"])), value=VALUES)
-def test_whatever_is_logged_is_one_json_line(event: str, value: object) -> None:
+def test_any_event_is_one_json_line(event: str, value: object) -> None:
     with configured("json") as output:
         logs.get_logger("receiver").info(event, found=value)
         logging.getLogger("uvicorn.error").info("%s %s", event, value)
@@ -367,18 +365,18 @@ def test_whatever_is_logged_is_one_json_line(event: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["http://", "eyJ", "https://a/storage", "://a:", "Bearer x "])
-def test_a_text_made_to_be_slow_is_redacted_in_time_that_grows_with_its_length_alone(
+def test_a_text_made_to_be_slow_is_redacted_in_linear_time(
     text: str,
 ) -> None:
-    """Anybody may have the path of a request logged: 60 kB of it must not stop the event loop.
+    """Anybody can have a path of 60 kB logged, which must not stop the event loop.
 
-    A megabyte takes a moment; with a time that grows with the square of the length it takes hours.
+    A megabyte takes a moment; in quadratic time it would take hours.
     """
     code = f"from receiver.core.logs import redact; redact({text!r} * {1_000_000 // len(text)})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_requests_of_httpx_are_not_written_at_all(output: Output) -> None:
+def test_the_requests_that_httpx_logs_are_not_written(output: Output) -> None:
     for name in ("httpx", "httpcore", "httpcore.http11", "hpack.hpack"):
         logging.getLogger(name).info("HTTP Request: GET https://10.0.0.5/")
     assert output.text == ""
@@ -400,7 +398,7 @@ def test_uvicorns_own_handlers_do_not_write_beside_ours() -> None:
             logger.handlers.clear()
 
 
-def test_lines_that_anybody_may_cause_are_few_and_say_how_many_they_stand_for(
+def test_lines_that_anybody_can_cause_are_few_and_say_how_many_were_left_out(
     json_output: Output,
 ) -> None:
     at = 0.0

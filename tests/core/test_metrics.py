@@ -30,7 +30,7 @@ def test_every_alert_is_about_a_metric_of_its_row() -> None:
         assert asked or alert.strip() == "none"
 
 
-def test_every_word_for_what_went_wrong_is_in_the_readme_and_they_are_few() -> None:
+def test_the_readme_has_every_word_for_what_went_wrong_and_they_are_few() -> None:
     words = {cls.kind for cls in EVERY_ERROR} | {*RESTS}
     told = SECTION.split("The words for what went wrong:")[1]
     assert words == set(named(told)) - {"dispozitive_pontaj"}
@@ -40,7 +40,7 @@ def test_every_word_for_what_went_wrong_is_in_the_readme_and_they_are_few() -> N
     assert set(re.findall(r'kind="(\w+)"', source)) == {*RESTS}
 
 
-def test_only_what_refused_the_login_is_not_tried_sooner() -> None:
+def test_only_a_refused_login_has_the_kind_of_a_refused_login() -> None:
     assert [cls.__name__ for cls in EVERY_ERROR if cls.kind == LoginRefused.kind] == [
         "LoginRefused"
     ]
@@ -78,7 +78,7 @@ def standing(terminal_id: UUID, *, rests_for: str | None = None) -> Standing:
     )
 
 
-async def test_any_number_of_scrapes_costs_one_look_in_five_seconds() -> None:
+async def test_any_number_of_scrapes_asks_the_ledger_once_in_five_seconds() -> None:
     asked = 0
     now = 0.0
 
@@ -112,7 +112,7 @@ async def test_a_ledger_that_cannot_be_asked_is_not_asked_more_often() -> None:
     assert b"hikvision_ledger_up 0.0" in texts.pop()
 
 
-async def test_a_ledger_that_is_silent_is_given_up_before_prometheus_gives_up(
+async def test_a_silent_ledger_is_given_up_before_prometheus_gives_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def ask() -> Sequence[Standing]:
@@ -185,7 +185,7 @@ def test_an_edit_that_nobody_has_claimed_has_waited_too(project: Project) -> Non
     assert ages() == {first: pytest.approx(50, abs=5), second: pytest.approx(20, abs=5)}
 
 
-def test_a_terminal_that_rests_says_for_what_until_it_works_again(project: Project) -> None:
+def test_a_resting_terminal_has_a_reason_until_it_works_again(project: Project) -> None:
     [terminal] = project.run(
         "insert into dispozitive_pontaj (ip_address) values ('10.0.0.1') returning id::text"
     )
@@ -206,7 +206,7 @@ def test_a_terminal_that_rests_says_for_what_until_it_works_again(project: Proje
         return kind
 
     assert visited(None, None) is None
-    assert visited(0.0, "timeout") == "timeout"  # over, but nobody has seen it work since
+    assert visited(0.0, "timeout") == "timeout"  # over, but it has not been seen to work since
     assert visited(600.0) == "other"  # by a receiver of an earlier version
     project.run("update dispozitive_pontaj set ip_address = '10.0.0.2'")
     assert project.run("select rest_kind from hikvision_sync_status()") == [{"rest_kind": None}]

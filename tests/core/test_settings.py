@@ -93,7 +93,7 @@ LISTS = ("CORS_ALLOWED_ORIGINS", "SYNC_ALLOWED_ROLES", "PHOTO_HOSTS")
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
-def test_a_blank_variable_is_as_good_as_none(blank: str) -> None:
+def test_a_blank_variable_counts_as_absent(blank: str) -> None:
     optional = ["DEVICE_DELAY_SECONDS", "DEVICE_LANES", "LEAVER_POLICY", "LOG_FORMAT", *LISTS]
     assert read(**dict.fromkeys(optional, blank)) == read()
     assert named(refusal(dict.fromkeys(REQUIRED, blank))) == list(REQUIRED)
@@ -101,8 +101,8 @@ def test_a_blank_variable_is_as_good_as_none(blank: str) -> None:
 
 @pytest.mark.parametrize("name", [*LISTS, "WEBHOOK_SECRET"])
 @pytest.mark.parametrize("text", [",", " , ", ",,\t,\n"])
-def test_a_list_that_names_nothing_is_not_taken_for_none(name: str, text: str) -> None:
-    """No allowed roles are no restriction: a slip of the pen would let everybody in."""
+def test_a_list_that_names_nothing_is_refused(name: str, text: str) -> None:
+    """An empty list of allowed roles restricts nothing: a typing mistake would let everybody in."""
     assert named(refusal(REQUIRED | {name: text})) == [name]
 
 
@@ -177,7 +177,7 @@ def test_a_malformed_variable_is_named_alone_and_its_value_is_not_repeated(
     assert SECRET[6:20] not in said
 
 
-def test_all_that_is_wrong_is_named_in_one_message() -> None:
+def test_every_fault_is_named_in_one_message() -> None:
     message = refusal(
         {
             "SUPABASE_URL": MARKER,
@@ -213,7 +213,7 @@ VARIABLES = (
 
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text()))
-def test_any_environment_is_settings_or_one_refusal(environ: dict[str, str]) -> None:
+def test_any_environment_gives_settings_or_one_refusal(environ: dict[str, str]) -> None:
     try:
         Settings.from_env(environ)
     except SettingsInvalid as refused:
@@ -224,7 +224,7 @@ def test_any_environment_is_settings_or_one_refusal(environ: dict[str, str]) -> 
     assert len(message.splitlines()) <= 1 + len(VARIABLES)
 
 
-def test_a_url_in_capitals_is_handed_on_as_the_supabase_client_takes_it() -> None:
+def test_a_url_in_capitals_is_passed_on_as_the_supabase_client_takes_it() -> None:
     """supabase-py knows `https://` in small letters only, and would fail after start-up."""
     assert read(SUPABASE_URL="HTTPS://abc.supabase.co").supabase_url == "https://abc.supabase.co"
 
@@ -274,7 +274,7 @@ def test_photo_hosts_are_hosts_with_or_without_a_port_in_small_letters() -> None
 @pytest.mark.parametrize(
     "host", ["https://cdn.example.com", "cdn.example.com/x", "*.example.com", "a b", "h:", "::1"]
 )
-def test_a_photo_host_that_is_none_is_named_by_its_place(host: str) -> None:
+def test_an_invalid_photo_host_is_named_by_its_place(host: str) -> None:
     said = refusal(REQUIRED | {"PHOTO_HOSTS": f"cdn.example.com,{host}"})
     assert named(said) == ["PHOTO_HOSTS"]
     assert "host 2 must be like" in said
@@ -300,7 +300,7 @@ def test_a_photo_host_that_is_none_is_named_by_its_place(host: str) -> None:
     ],
 )
 def test_an_origin_counts_as_browsers_send_it(text: str, sent: str) -> None:
-    """They send small letters, punycode, and no port that goes without saying (WHATWG URL)."""
+    """Browsers send small letters, punycode and no default port (WHATWG URL)."""
     [origin, *local] = read(CORS_ALLOWED_ORIGINS=f" {text} ,").cors_origins
     assert origin == sent
     assert local == ["http://localhost:3000", "http://localhost:5173"]

@@ -55,7 +55,7 @@ def check(
 
 @settings(deadline=None, max_examples=150)
 @given(key=KEYS, id_=IDS, text=TEXTS, timestamp=st.integers(0, 253_402_300_799))
-def test_what_the_reference_package_signs_is_accepted(
+def test_a_signature_of_the_reference_package_is_accepted(
     key: bytes, id_: str, text: str, timestamp: int
 ) -> None:
     signature = Webhook(secret_of(key)).sign(id_, datetime.fromtimestamp(timestamp, UTC), text)
@@ -71,7 +71,7 @@ def test_what_the_reference_package_signs_is_accepted(
 
 @settings(deadline=None, max_examples=150)
 @given(key=KEYS, id_=IDS, text=TEXTS, skew=CLOCK_SKEWS)
-def test_what_we_sign_is_accepted_by_the_reference_package(
+def test_our_signature_is_accepted_by_the_reference_package(
     key: bytes, id_: str, text: str, skew: int
 ) -> None:
     timestamp = b"%d" % (int(time.time()) + skew)
@@ -88,7 +88,7 @@ def test_what_we_sign_is_accepted_by_the_reference_package(
 
 @settings(deadline=None, max_examples=100)
 @given(key=KEYS, id_=IDS, text=TEXTS, skew=CLOCK_SKEWS, data=st.data())
-def test_what_was_changed_after_signing_is_refused_by_us_and_by_the_reference_package(
+def test_a_message_changed_after_signing_is_refused_by_us_and_by_the_reference_package(
     key: bytes, id_: str, text: str, skew: int, data: st.DataObject
 ) -> None:
     now = int(time.time())
@@ -118,12 +118,12 @@ def test_what_was_changed_after_signing_is_refused_by_us_and_by_the_reference_pa
 @pytest.mark.parametrize(
     "keys", [(KEY,), (KEY, OLD_KEY), (OLD_KEY, KEY), (OLD_KEY, FOREIGN_KEY, KEY)]
 )
-def test_any_of_several_keys_will_do_wherever_it_stands(keys: tuple[bytes, ...]) -> None:
+def test_any_of_several_keys_is_accepted_wherever_it_stands(keys: tuple[bytes, ...]) -> None:
     check(v1(KEY), *keys)
 
 
 @pytest.mark.parametrize("keys", [(OLD_KEY,), (OLD_KEY, KEY[:-1]), (OLD_KEY, b"\0" + KEY)])
-def test_no_other_key_will_do(keys: tuple[bytes, ...]) -> None:
+def test_no_other_key_is_accepted(keys: tuple[bytes, ...]) -> None:
     with pytest.raises(SignatureInvalid):
         check(v1(KEY), *keys)
 
