@@ -131,7 +131,7 @@ def test_a_token_with_one_fault_is_refused_with_the_secret_and_without(
         assert type(standing.of(verifier, f"Bearer {token}")) is TokenInvalid
 
 
-async def test_what_says_too_much_about_itself_is_refused_before_any_key_is_asked_for(
+async def test_a_token_that_says_too_much_about_itself_is_refused_before_any_key_is_fetched(
     world: World,
 ) -> None:
     verifier = world.verifier(SECRET)
@@ -165,7 +165,7 @@ async def test_hs256_is_refused_without_a_secret_even_if_the_key_set_holds_one(
     await assert_invalid(verifier, mint(header={"kid": "shared"}, sign=SIGNERS["HS256"]))
 
 
-async def test_hs256_is_verified_without_ever_looking_at_the_published_keys(world: World) -> None:
+async def test_hs256_is_verified_without_fetching_the_published_keys(world: World) -> None:
     await world.keys.server.stop()
     assert (await called(world.verifier(SECRET), GOOD["HS256"])).sub == SUB
     assert world.keys.fetches == 0
@@ -196,7 +196,7 @@ async def test_a_header_without_a_bearer_token_is_called_not_signed_in(
     assert world.keys.fetches == 0
 
 
-async def test_who_was_signed_in_too_long_ago_is_told_so(world: World) -> None:
+async def test_an_expired_token_is_called_expired_unless_it_is_forged(world: World) -> None:
     told = "The access token has expired"
     assert (await refusal(world.verifier(), mint(exp=NOW - AN_HOUR))).message.startswith(told)
     forged = mint(exp=NOW - AN_HOUR, sign=FOREIGN_SIGN)
@@ -269,7 +269,7 @@ def test_an_empty_issuer_is_refused_at_once() -> None:
         (1, set()),
     ],
 )
-async def test_roles_are_those_of_app_metadata_and_malformed_ones_are_none(
+async def test_roles_are_those_of_app_metadata_and_malformed_ones_are_ignored(
     world: World, app_metadata: object, roles: set[str]
 ) -> None:
     token = mint(app_metadata=app_metadata, user_metadata={"role": "boss", "roles": ["boss"]})
@@ -277,7 +277,9 @@ async def test_roles_are_those_of_app_metadata_and_malformed_ones_are_none(
 
 
 @pytest.mark.parametrize("app_metadata", [{"role": "hr"}, {"roles": ["clerk", "boss"]}])
-async def test_who_has_one_of_the_allowed_roles_may(world: World, app_metadata: Json) -> None:
+async def test_a_caller_with_one_of_the_allowed_roles_is_accepted(
+    world: World, app_metadata: Json
+) -> None:
     token = mint(app_metadata=app_metadata)
     assert (await called(world.verifier(None, "hr", "boss"), token)).sub == SUB
 
@@ -297,7 +299,7 @@ async def test_who_has_one_of_the_allowed_roles_may(world: World, app_metadata: 
     ids=range(8),
 )
 @pytest.mark.parametrize("alg", ["ES256", "HS256"])
-async def test_whose_roles_are_all_others_is_forbidden(
+async def test_a_caller_with_none_of_the_allowed_roles_is_forbidden(
     world: World, alg: str, claims: dict[str, Any]
 ) -> None:
     exc = await refusal(world.verifier(SECRET, "hr", "boss"), mint(alg, **claims))
@@ -310,12 +312,12 @@ async def test_an_invalid_token_is_called_invalid_whatever_its_role(world: World
     await assert_invalid(world.verifier(None, "boss"), token)
 
 
-def test_the_refusals_have_the_statuses_they_deserve() -> None:
+def test_each_refusal_has_its_status() -> None:
     refusals = (TokenMissing, TokenInvalid, CallerForbidden, KeysUnavailable)
     assert [int(refused.status) for refused in refusals] == [401, 401, 403, 503]
 
 
-# Whatever else may be sent
+# Any other header or token
 
 
 @settings(deadline=None, max_examples=300)
@@ -371,7 +373,7 @@ CLAIM_CHANGES = st.fixed_dictionaries(
 
 
 def is_a_users(claims: Json) -> bool:
-    """Tell by the rules, in other words than the code's."""
+    """Decide by the rules, which are written otherwise than in the code."""
     exp, iat, nbf = (claims.get(name, 0) for name in ("exp", "iat", "nbf"))
     now = time.time()
     return (
@@ -392,7 +394,7 @@ def is_a_users(claims: Json) -> bool:
 @example(alg="ES256", changes={"exp": 10**400})
 @example(alg="ES256", changes={"exp": -(10**400), "iat": 10**400})
 @example(alg="ES256", changes={"app_metadata": {"role": {}, "roles": [[], {}]}})
-def test_whatever_is_claimed_is_accepted_by_the_rules_or_refused_as_invalid(
+def test_any_claims_are_accepted_by_the_rules_or_refused_as_invalid(
     standing: Standing, alg: str, changes: dict[str, Any]
 ) -> None:
     token = mint(alg, **changes)
@@ -419,7 +421,7 @@ def test_whatever_is_claimed_is_accepted_by_the_rules_or_refused_as_invalid(
     payload=st.just(CLAIMS) | JSON | st.binary(max_size=60),
     sign=st.sampled_from(list(SIGNERS.values())),
 )
-def test_whatever_is_signed_comes_to_a_caller_or_to_a_refusal(
+def test_any_signed_token_gives_a_caller_or_a_refusal(
     standing: Standing, header: object, payload: object, sign: Sign
 ) -> None:
     found = standing.outcome(f"Bearer {compact(header, payload, sign)}")

@@ -1,6 +1,6 @@
 """The company's tables as models, read through the supabase client from a real Postgres.
 
-respx stands in only for what a healthy Supabase never answers.
+respx gives only the answers that a healthy Supabase never gives.
 """
 
 import asyncio
@@ -142,7 +142,7 @@ async def test_only_activ_to_the_letter_is_active(project: Project, directory: C
     assert [ids[id_] for id_, employee in found.items() if employee.active] == ["activ"]
 
 
-async def test_an_id_that_is_gone_is_an_inactive_employee_without_a_number(
+async def test_an_id_without_a_row_is_an_inactive_employee_without_a_number(
     project: Project, directory: Company
 ) -> None:
     there, gone = hire(project, employee_no=1000), uuid4()
@@ -153,7 +153,7 @@ async def test_an_id_that_is_gone_is_an_inactive_employee_without_a_number(
     assert found[there].active
 
 
-async def test_nobody_asked_for_is_nobody_and_no_request(
+async def test_asking_for_no_employee_sends_no_request(
     supabase: SupabaseStandIn, directory: Company
 ) -> None:
     assert await directory.employees([]) == {}
@@ -182,7 +182,7 @@ async def test_an_employee_without_a_biometric_row_has_no_number_and_no_photo(
     assert (employee.employee_no, employee.photo_url, employee.active) == (None, None, True)
 
 
-async def test_of_several_biometric_rows_the_lowest_number_counts_in_any_order(
+async def test_the_lowest_number_of_several_biometric_rows_counts_in_any_order(
     project: Project, directory: Company
 ) -> None:
     project.run("alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_key")
@@ -238,7 +238,7 @@ async def test_a_full_url_is_kept_to_the_letter(
 
 
 @pytest.mark.parametrize("blank", [None, "", "   ", "\n\t"])
-async def test_a_blank_photo_is_none(
+async def test_a_blank_photo_counts_as_none(
     project: Project, directory: Company, blank: str | None
 ) -> None:
     assert (await only(directory, hire(project, foto_fata_url=blank))).photo_url is None
@@ -277,7 +277,7 @@ async def test_many_ids_are_asked_for_in_batches(
     assert max(len(path) for _, path, _ in supabase.requests) < 8000  # what proxies take
 
 
-async def test_the_row_limit_of_an_answer_loses_nobody(
+async def test_the_row_limit_of_an_answer_loses_no_employee(
     project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     rows = project.run(
@@ -293,7 +293,7 @@ async def test_the_row_limit_of_an_answer_loses_nobody(
 async def test_an_answer_cut_short_by_a_lower_row_limit_makes_nobody_a_leaver(
     project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
-    """Max rows is a setting of the project's; PostgREST cuts without saying so."""
+    """A project sets its maximum of rows; PostgREST cuts an answer without saying so."""
     ids = [hire(project) for _ in range(6)]
     supabase.rest.max_rows = 5
     try:
@@ -329,7 +329,7 @@ def selected(path: str) -> dict[str, set[str]]:
     return columns
 
 
-async def test_nothing_is_ever_selected_but_the_permitted_columns(
+async def test_only_the_permitted_columns_are_selected(
     project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
     id_ = hire(project, cnp="1800101123456", iban="RO49AAAA", salariu=9000, employee_no=1000)
@@ -411,9 +411,7 @@ async def test_an_address_that_is_no_host_is_named_and_not_called(
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 2147483647])
-async def test_a_port_that_is_none_is_named(
-    project: Project, directory: Company, port: int
-) -> None:
+async def test_an_impossible_port_is_named(project: Project, directory: Company, port: int) -> None:
     await assert_unusable(directory, install(project, port=port), "port")
 
 
@@ -422,7 +420,7 @@ async def test_a_port_that_is_none_is_named(
 async def test_a_blank_login_is_named_and_not_tried(
     project: Project, directory: Company, column: str, blank: str | None
 ) -> None:
-    """Tried, it would be a failed login, and the fifth locks the account."""
+    """Trying it would be a failed login, and the fifth locks the account."""
     await assert_unusable(directory, install(project, **{column: blank}), column)
 
 
@@ -500,7 +498,7 @@ async def test_both_kinds_of_service_key_open_the_functions(
         }
 
 
-async def test_a_wrong_key_is_refused_with_the_variable_to_mend(
+async def test_a_wrong_key_is_refused_with_the_variable_to_put_right(
     supabase: SupabaseStandIn,
 ) -> None:
     async with directory_at(supabase.url, KEY) as directory:
@@ -509,7 +507,7 @@ async def test_a_wrong_key_is_refused_with_the_variable_to_mend(
     assert KEY not in error.value.message
 
 
-async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_mend(
+async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_put_right(
     supabase: SupabaseStandIn,
 ) -> None:
     head, _, _ = supabase.service_role_key.rpartition(".")
@@ -520,7 +518,7 @@ async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_m
     assert key not in error.value.message
 
 
-async def test_functions_that_are_missing_point_to_the_migrations(
+async def test_the_error_about_missing_functions_points_to_the_migrations(
     supabase: SupabaseStandIn,
 ) -> None:
     async with http_client() as http:
@@ -538,7 +536,7 @@ async def test_tables_that_are_missing_are_refused(project: Project, directory: 
 async def test_the_anon_key_finds_no_function_that_it_may_call(
     migrated_database: Database,
 ) -> None:
-    """With it row-level security empties the tables, and everybody would look gone."""
+    """Row-level security hides every row from this key: every employee would look deleted."""
     async with SupabaseStandIn(migrated_database) as supabase, http_client() as http:
         client = await connect(supabase.url, supabase.publishable_key, http)
         with pytest.raises(SupabaseRefused, match="SUPABASE_SERVICE_ROLE_KEY"):
@@ -546,7 +544,7 @@ async def test_the_anon_key_finds_no_function_that_it_may_call(
 
 
 @EVERY_ASK
-async def test_supabase_that_is_off_is_unreachable_and_found_again(
+async def test_supabase_is_unreachable_while_it_is_off_and_works_again_afterwards(
     supabase: SupabaseStandIn, directory: Company, ask: Ask
 ) -> None:
     await supabase.switch_off()
@@ -636,7 +634,7 @@ BROKEN = {
 async def test_a_success_that_holds_no_rows_is_an_error_and_never_an_empty_table(
     ask: Ask, body: bytes
 ) -> None:
-    """Taken for no rows it would make everybody a leaver, whose access is ended or erased."""
+    """An empty table would make every employee a leaver, whose access is ended or erased."""
     headers = {"content-type": "application/json"}
     await refused_with(httpx.Response(200, content=body, headers=headers), ask)
 
@@ -675,7 +673,7 @@ async def test_a_broken_connection_is_unreachable(raised: type[httpx.TransportEr
     assert "Secret" not in error.value.message
 
 
-async def test_a_message_of_supabases_is_redacted_and_cut_short() -> None:
+async def test_a_message_from_supabase_is_redacted_and_cut_short() -> None:
     said = f"Secret? no: {KEY} " + "x" * 5000
     body = {"code": "XX000", "message": said.replace("Secret", "What")}
     error = await refused_with(httpx.Response(400, json=body), ASKS[2])

@@ -1,4 +1,4 @@
-"""The keys of access tokens: fetched when needed, and no oftener than they must be."""
+"""The keys of access tokens: fetched when needed, and no more often than that."""
 
 import asyncio
 import gzip
@@ -127,9 +127,7 @@ UNFIT_SIGNERS: Sequence[tuple[str, Sign]] = [
 
 
 @pytest.mark.parametrize("jwk", UNFIT.values(), ids=UNFIT.keys())
-async def test_a_key_that_is_unfit_is_passed_over_and_the_others_go_on(
-    world: World, jwk: Json
-) -> None:
+async def test_an_unfit_key_is_skipped_and_the_others_are_used(world: World, jwk: Json) -> None:
     world.keys.jwks = [jwk, None, "key", [], {}, NEW_JWK]
     verifier = world.verifier(SECRET)
     kid = str(jwk.get("kid") or "odd")
@@ -147,14 +145,12 @@ async def test_a_key_that_is_unfit_is_passed_over_and_the_others_go_on(
         ("EdDSA", {**ED_JWK, "kid": "odd", "use": "sig", "x5t": "unknown"}),
     ],
 )
-async def test_a_key_may_say_little_or_more_than_is_needed(
-    world: World, alg: str, jwk: Json
-) -> None:
+async def test_a_key_may_say_less_or_more_than_usual(world: World, alg: str, jwk: Json) -> None:
     world.keys.jwks = [jwk]
     assert (await called(world.verifier(), mint(alg, header={"kid": "odd"}))).sub == SUB
 
 
-async def test_of_two_keys_with_one_id_the_first_counts(world: World) -> None:
+async def test_the_first_of_two_keys_with_one_id_counts(world: World) -> None:
     world.keys.jwks = [es_jwk(ES_KEY, "one"), es_jwk(NEW_KEY, "one")]
     verifier = world.verifier()
     assert (await called(verifier, mint(header={"kid": "one"}))).sub == SUB
@@ -220,7 +216,7 @@ async def valid(verifier: TokenVerifier, token: str) -> bool:
     return True
 
 
-async def test_a_stream_of_unknown_kids_causes_one_fetch_in_thirty_seconds(world: World) -> None:
+async def test_unknown_key_ids_cause_one_fetch_in_thirty_seconds(world: World) -> None:
     verifier = world.verifier()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     for after, fetches in [(0, 2), (1, 2), (29, 2), (30, 3), (59, 3), (60, 4)]:
@@ -230,7 +226,9 @@ async def test_a_stream_of_unknown_kids_causes_one_fetch_in_thirty_seconds(world
         assert world.keys.fetches == fetches
 
 
-async def test_so_it_does_while_the_fetches_fail(world: World) -> None:
+async def test_unknown_key_ids_cause_one_fetch_in_thirty_seconds_also_when_fetching_fails(
+    world: World,
+) -> None:
     verifier = world.verifier()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     world.keys.answer = status_500
@@ -242,7 +240,7 @@ async def test_so_it_does_while_the_fetches_fail(world: World) -> None:
         assert world.keys.fetches == fetches
 
 
-async def test_unknown_kids_fetch_nothing_more_while_there_are_no_keys_at_all(
+async def test_unknown_key_ids_cause_one_fetch_in_five_seconds_while_there_are_no_keys(
     world: World,
 ) -> None:
     world.keys.answer = status_500
@@ -254,7 +252,7 @@ async def test_unknown_kids_fetch_nothing_more_while_there_are_no_keys_at_all(
         assert world.keys.fetches == fetches
 
 
-async def test_keys_go_on_being_used_for_an_hour_while_none_can_be_fetched(world: World) -> None:
+async def test_keys_are_used_for_an_hour_while_none_can_be_fetched(world: World) -> None:
     verifier = world.verifier()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     world.keys.answer = status_500
@@ -287,7 +285,9 @@ async def test_a_server_that_is_down_at_start_is_asked_again_after_five_seconds(
             assert (await called(verifier, GOOD["ES256"])).sub == SUB
 
 
-async def test_a_server_that_goes_down_later_is_not_missed(world: World) -> None:
+async def test_known_keys_are_used_while_the_server_is_down_and_new_ones_afterwards(
+    world: World,
+) -> None:
     verifier = world.verifier()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     await world.keys.server.stop()
@@ -303,13 +303,13 @@ async def test_a_server_that_goes_down_later_is_not_missed(world: World) -> None
     await assert_invalid(verifier, GOOD["ES256"])
 
 
-async def test_a_client_that_was_closed_is_a_server_that_is_down(world: World) -> None:
+async def test_a_closed_client_counts_as_a_server_that_is_down(world: World) -> None:
     await world.http.aclose()
     await assert_unavailable(world.verifier())
     await world.jwks().prefetch()
 
 
-async def test_a_url_that_is_none_is_a_server_that_is_down(world: World) -> None:
+async def test_an_invalid_url_counts_as_a_server_that_is_down(world: World) -> None:
     for url in ("", "jwks.json", "ftp://127.0.0.1/", "http://[::1", "http://\u2100/", "http:///"):
         jwks = Jwks(url, world.http, clock=world.clock)
         await jwks.prefetch()
@@ -402,7 +402,7 @@ async def test_a_key_set_may_be_as_large_as_the_limits(world: World, answer: Ans
     assert (await called(world.verifier(), GOOD["ES256"])).sub == SUB
 
 
-async def test_a_body_without_an_end_is_not_read_to_it(world: World) -> None:
+async def test_an_endless_body_is_not_read_to_the_last_byte_sent(world: World) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -420,7 +420,7 @@ async def test_a_body_without_an_end_is_not_read_to_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["silent", "stops after a few bytes"])
-async def test_a_server_that_keeps_us_waiting_is_waited_for_only_so_long(
+async def test_waiting_for_a_slow_server_has_a_limit(
     world: World, monkeypatch: pytest.MonkeyPatch, *, begun: bool
 ) -> None:
     assert jwks.FETCH_TIMEOUT_S == 5
@@ -451,7 +451,7 @@ async def test_a_server_that_keeps_us_waiting_is_waited_for_only_so_long(
 
 
 @dataclass
-class Held:
+class Withheld:
     """An answer that is kept back until the test lets it go."""
 
     release: asyncio.Event
@@ -462,23 +462,23 @@ class Held:
 
 
 @pytest.fixture
-def held(world: World) -> Iterator[Held]:
-    held = Held(asyncio.Event())
-    world.keys.answer = held
-    yield held
-    held.release.set()
+def withheld(world: World) -> Iterator[Withheld]:
+    withheld = Withheld(asyncio.Event())
+    world.keys.answer = withheld
+    yield withheld
+    withheld.release.set()
 
 
-async def test_fifty_at_once_cause_one_fetch(world: World, held: Held) -> None:
+async def test_fifty_requests_at_once_cause_one_fetch(world: World, withheld: Withheld) -> None:
     verifier = world.verifier()
     waiting = [asyncio.create_task(called(verifier, GOOD["ES256"])) for _ in range(50)]
     await world.keys.asked.wait()
-    held.release.set()
+    withheld.release.set()
     assert {caller.sub for caller in await asyncio.gather(*waiting)} == {SUB}
     assert world.keys.fetches == 1
 
 
-async def test_fifty_at_once_fail_with_one_fetch(world: World) -> None:
+async def test_fifty_requests_at_once_fail_with_one_fetch(world: World) -> None:
     world.keys.answer = status_500
     verifier = world.verifier()
     waiting = [called(verifier, GOOD["ES256"]) for _ in range(50)]
@@ -487,25 +487,25 @@ async def test_fifty_at_once_fail_with_one_fetch(world: World) -> None:
     assert world.keys.fetches == 1
 
 
-async def test_fifty_new_kids_at_once_cause_one_fetch_and_known_ones_do_not_wait_for_it(
-    world: World, held: Held
+async def test_fifty_new_key_ids_at_once_cause_one_fetch_and_known_ones_do_not_wait_for_it(
+    world: World, withheld: Withheld
 ) -> None:
     world.keys.answer = None
     verifier = world.verifier()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     world.keys.asked.clear()
-    world.keys.answer = held
+    world.keys.answer = withheld
     waiting = [asyncio.create_task(called(verifier, NEW_TOKEN)) for _ in range(50)]
     await world.keys.asked.wait()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     assert not any(task.done() for task in waiting)
-    held.release.set()
+    withheld.release.set()
     assert {caller.sub for caller in await asyncio.gather(*waiting)} == {SUB}
     assert world.keys.fetches == 2
 
 
-async def test_who_gives_up_waiting_does_not_cancel_the_fetch_for_the_others(
-    world: World, held: Held
+async def test_a_request_that_gives_up_does_not_cancel_the_fetch_for_the_others(
+    world: World, withheld: Withheld
 ) -> None:
     verifier = world.verifier()
     waiting = [asyncio.create_task(called(verifier, GOOD["ES256"])) for _ in range(10)]
@@ -514,27 +514,27 @@ async def test_who_gives_up_waiting_does_not_cancel_the_fetch_for_the_others(
         task.cancel()
     gone = await asyncio.gather(*waiting[:5], return_exceptions=True)
     assert {type(exc) for exc in gone} == {asyncio.CancelledError}
-    held.release.set()
+    withheld.release.set()
     assert {caller.sub for caller in await asyncio.gather(*waiting[5:])} == {SUB}
     assert (await called(verifier, GOOD["RS256"])).sub == SUB
     assert world.keys.fetches == 1
 
 
-async def test_a_fetch_that_everybody_has_given_up_is_still_good_for_the_next(
-    world: World, held: Held
+async def test_a_fetch_that_every_request_gave_up_still_serves_the_next_one(
+    world: World, withheld: Withheld
 ) -> None:
     verifier = world.verifier()
     only = asyncio.create_task(called(verifier, GOOD["ES256"]))
     await world.keys.asked.wait()
     only.cancel()
     await asyncio.wait({only})
-    held.release.set()
+    withheld.release.set()
     assert (await called(verifier, GOOD["ES256"])).sub == SUB
     assert world.keys.fetches == 1
 
 
-async def test_the_loop_turns_while_the_whole_table_waits_for_the_keys(
-    world: World, held: Held
+async def test_the_event_loop_goes_on_while_every_token_waits_for_the_keys(
+    world: World, withheld: Withheld
 ) -> None:
     """The server shares the loop: if anything blocked it, the keys would never come."""
     turns = 0
@@ -560,7 +560,7 @@ async def test_the_loop_turns_while_the_whole_table_waits_for_the_keys(
     assert {name for name, task in tasks.items() if task.done()} == needless | {
         name for name in tasks if name.startswith("HS256")
     }
-    held.release.set()
+    withheld.release.set()
     results = await asyncio.gather(*tasks.values(), return_exceptions=True)
     ticker.cancel()
     outcomes = dict(zip(tasks, results, strict=True))
@@ -569,7 +569,7 @@ async def test_the_loop_turns_while_the_whole_table_waits_for_the_keys(
     assert world.keys.fetches <= 2
 
 
-# Whatever else may be published
+# Anything else that may be published
 
 
 JWK_VALUES = JSON | st.binary(max_size=300).map(b64) | st.sampled_from(["EC", "OKP", "RSA", "sig"])
@@ -588,7 +588,7 @@ JWK_VALUES = JSON | st.binary(max_size=300).map(b64) | st.sampled_from(["EC", "O
 @example(alg="RS256", changes={"n": b64(b"\xff" * 100_000)})
 @example(alg="RS256", changes={"e": b64(b"\xff" * 200)})
 @example(alg="EdDSA", changes={"x": b64(bytes(32))})
-def test_whatever_key_is_published_tokens_are_verified_or_refused(
+def test_tokens_are_verified_or_refused_with_any_published_key(
     standing: Standing, alg: str, changes: dict[str, object]
 ) -> None:
     published = {jwk["alg"]: jwk for jwk in JWKS}[alg]
@@ -604,7 +604,7 @@ def test_whatever_key_is_published_tokens_are_verified_or_refused(
 
 @settings(deadline=None, max_examples=100)
 @given(JSON.map(lambda value: json.dumps({"keys": value}).encode()) | st.binary(max_size=100))
-def test_whatever_is_published_instead_of_keys_no_token_is_accepted(
+def test_no_token_is_accepted_where_something_other_than_keys_is_published(
     standing: Standing, body: bytes
 ) -> None:
     standing.world.keys.answer = answering_bytes(body)
