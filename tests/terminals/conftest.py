@@ -15,7 +15,7 @@ from tests.support.raw_terminals import (
 
 @pytest.fixture
 async def photos() -> AsyncIterator[Callable[[str], str]]:
-    """Serve a portrait under any name; gives the URL of one."""
+    """Serve a portrait under any name; the fixture returns the URL of one."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = (await read_request(reader)).split(b" ")[1].decode()

@@ -137,7 +137,7 @@ def test_the_case_of_a_code_does_not_matter(code: str) -> None:
     ],
 )
 @pytest.mark.parametrize("http_status", [200, 400, 403])
-def test_what_is_a_branch_is_said_and_is_not_ok(
+def test_a_code_that_decides_a_branch_is_recognised_and_is_not_ok(
     codes: frozenset[str], spelled: str, http_status: int
 ) -> None:
     for body in spellings(spelled):
@@ -185,7 +185,7 @@ XHTML = b"<html><head><title>Oops</title></head><body><p>Down</p></body></html>"
         (599, TerminalBusy),
     ],
 )
-def test_where_the_body_says_nothing_the_http_status_decides(
+def test_the_http_status_decides_where_the_body_says_nothing(
     body: bytes, http_status: int, kind: type[TerminalError]
 ) -> None:
     answer = parse(http_status, body)
@@ -250,7 +250,7 @@ RESPONSE_STATUS = (
     [("unlock", "0", 0), ("unlock", "1800", 0), ("lock", "1800", 1800), ("locked", "1747", 1747),
      ("Locked", " 60 ", 60), ("locked", "", 0), ("locked", "soon", 0)],
 )  # fmt: skip
-def test_a_401_in_xml_tells_for_how_long_the_account_is_locked(
+def test_a_401_in_xml_says_for_how_long_the_account_is_locked(
     template: str, namespace: str, lock: str, unlock: str, locked_s: float
 ) -> None:
     with pytest.raises(LoginRefused) as caught:
@@ -293,22 +293,20 @@ def numbered(error_code: object, code: str | None = None) -> bytes:
 
 @pytest.mark.parametrize("error_code", [0x60006020, str(0x60006020), f" {0x60006020} "])
 @pytest.mark.parametrize("code", [None, "", " "])
-def test_a_number_stands_for_the_code_that_is_missing(error_code: object, code: str | None) -> None:
+def test_an_error_number_stands_for_a_missing_code(error_code: object, code: str | None) -> None:
     answer = parse(400, numbered(error_code, code))
     assert answer.says(PERSON_EXISTS)
     assert "employeeNoAlreadyExist" in answer.error().message
 
 
 @pytest.mark.parametrize("error_code", [0, 1, -1, 0x6000FFFF, 10**30, "", "0x60006020", None, True])
-def test_a_number_that_is_nobodys_changes_nothing(error_code: object) -> None:
+def test_an_unknown_error_number_changes_nothing(error_code: object) -> None:
     answer = parse(400, numbered(error_code, "badParameters"))
     assert answer.code == "badParameters"
     assert type(answer.error()) is AnswerUnexplained
 
 
-def test_a_number_says_more_than_a_code_that_says_little_but_not_more_than_one_that_is_clear() -> (
-    None
-):
+def test_an_error_number_outweighs_a_vague_code_but_not_a_clear_one() -> None:
     full = 0x60007000
     answer = parse(400, numbered(full, "badParameters"))
     assert answer.code == "badParameters"
@@ -336,7 +334,7 @@ PUZZLING = (
         (200, b"{}", f"Gate 2{PUZZLING} (HTTP 200)."),
     ],
 )
-def test_the_words_call_the_terminal_by_its_name_where_they_begin_with_it(
+def test_a_message_that_begins_with_the_terminal_calls_it_by_its_name(
     http_status: int, body: bytes, message: str
 ) -> None:
     answer = parse(http_status, body)
@@ -358,7 +356,7 @@ def test_the_words_call_the_terminal_by_its_name_where_they_begin_with_it(
         (400, OK, "HTTP 400, statusCode 1, ok"),
     ],
 )
-def test_an_answer_that_is_no_refusal_either_is_called_a_fault_and_says_what_to_do(
+def test_an_answer_that_is_neither_ok_nor_a_refusal_is_a_fault_and_says_what_to_do(
     http_status: int, body: bytes, said: str
 ) -> None:
     error = parse(http_status, body).error()
@@ -368,14 +366,14 @@ def test_an_answer_that_is_no_refusal_either_is_called_a_fault_and_says_what_to_
 
 @pytest.mark.parametrize("status_code", [3, 4, 5, 6, 99])
 @pytest.mark.parametrize("code", ["", "new", "badParameters"])
-def test_a_refusal_that_is_not_explained_is_told_as_it_came(status_code: int, code: str) -> None:
-    """It is the terminal's own, so nobody is to be sent to its address."""
+def test_an_unexplained_refusal_is_passed_on_as_it_came(status_code: int, code: str) -> None:
+    """The terminal itself refuses, so the message sends nobody to check its address."""
     said = f"HTTP 400, statusCode {status_code}" + (f", {code}" if code else "")
     error = parse(400, as_json(code, status_code)).error()
     assert error.message == f"The terminal answered ({said})."
 
 
-def test_what_the_terminal_says_of_the_field_is_told_on_one_short_line() -> None:
+def test_the_terminals_words_about_a_field_are_told_on_one_short_line() -> None:
     error = parse(
         400, as_json("badJsonContent", 6, "beginTime\nand\x1b[31m endTime " + "x" * 999)
     ).error()
@@ -468,7 +466,7 @@ NEAR_XML = st.dictionaries(
 @example(200, b"\xef\xbb\xbf<a/>")
 @example(200, b"\xff\xfe<\x00a\x00/\x00>\x00")
 @example(401, b'{"lockStatus": "locked", "unlockTime": "-1"}')
-def test_whatever_a_terminal_answers_is_an_answer_or_a_refused_login(
+def test_any_response_of_a_terminal_is_an_answer_or_a_refused_login(
     http_status: int, body: bytes
 ) -> None:
     try:
@@ -526,7 +524,7 @@ async def challenging(challenge: str, username: str = "admin") -> AsyncIterator[
         'Digest realm="é", nonce="ÿ", qop="auth"',
     ],
 )
-async def test_however_odd_a_terminals_challenge_is_the_error_is_one_of_ours(
+async def test_an_odd_challenge_of_a_terminal_causes_an_error_of_ours(
     challenge: str,
 ) -> None:
     async with challenging(challenge) as client:

@@ -1,6 +1,6 @@
-"""What is learnt of a terminal on the way, and how each call falls back: over real HTTP.
+"""What the client learns of a terminal, and how each call falls back: over real HTTP.
 
-The raw servers say what the simulated terminal never does.
+The raw servers give answers that the simulated terminal never gives.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,7 +50,7 @@ from tests.support.raw_terminals import (
 
 MISSING = pytest.mark.parametrize("missing", ["404", "405", "403"])
 Missing = Literal["404", "405", "403"]
-LOOK = ["GET deviceInfo", "GET capabilities", "GET capabilities"]
+IDENTIFYING = ["GET deviceInfo", "GET capabilities", "GET capabilities"]
 SERIAL = "DS-K1T0001"
 DEVICE = Profile(serial=SERIAL)
 KNOWN = Capabilities(
@@ -71,16 +71,16 @@ async def put(client: TerminalClient) -> object:
     return await client.persons.put(NO, "Popescu Ion")
 
 
-# The look
+# Identifying
 
 
-async def test_a_terminal_is_looked_at_once_before_the_first_call() -> None:
+async def test_a_terminal_is_identified_once_before_the_first_call() -> None:
     memory = Memory()
     async with visiting(DEVICE, capabilities=None, memory=memory) as visit:
         await put(visit.client)
         await put(visit.client)
         await visit.client.calls.identify()
-        assert visit.paths() == [*LOOK, "POST Record", "POST Record", "PUT Modify"]
+        assert visit.paths() == [*IDENTIFYING, "POST Record", "POST Record", "PUT Modify"]
         [learnt] = memory.learnt
         assert visit.client.calls.capabilities == learnt
         assert learnt == Capabilities(
@@ -107,14 +107,14 @@ async def test_a_terminal_is_looked_at_once_before_the_first_call() -> None:
     ],
     ids=["put_person", "end_validity", "erase", "find", "everybody", "remove_face"],
 )
-async def test_whatever_the_first_call_is_the_look_comes_before_it(act: Act) -> None:
+async def test_a_terminal_is_identified_before_the_first_call_of_any_kind(act: Act) -> None:
     async with visiting(DEVICE, capabilities=None) as visit:
         await act(visit.client)
-        assert visit.paths()[:3] == LOOK
+        assert visit.paths()[:3] == IDENTIFYING
         assert "GET deviceInfo" not in visit.paths()[1:]
 
 
-async def test_a_terminal_is_not_looked_at_when_it_is_not_due() -> None:
+async def test_a_terminal_is_not_identified_when_that_is_not_due() -> None:
     memory = Memory()
     async with visiting(DEVICE, capabilities=KNOWN, identify=False, memory=memory) as visit:
         await put(visit.client)
@@ -122,7 +122,7 @@ async def test_a_terminal_is_not_looked_at_when_it_is_not_due() -> None:
         assert memory.learnt == []
 
 
-async def test_the_same_terminal_is_asked_no_more_than_who_it_is() -> None:
+async def test_the_same_terminal_is_asked_only_which_one_it_is() -> None:
     memory = Memory()
     async with visiting(DEVICE, capabilities=KNOWN, identify=True, memory=memory) as visit:
         await put(visit.client)
@@ -141,14 +141,14 @@ async def test_another_serial_number_or_firmware_is_asked_what_it_takes(
     profile = replace(DEVICE, name_bytes=32, max_persons=500, **change)
     async with visiting(profile, capabilities=KNOWN, identify=True, memory=memory) as visit:
         await put(visit.client)
-        assert visit.paths() == [*LOOK, "POST Record"]
+        assert visit.paths() == [*IDENTIFYING, "POST Record"]
         [learnt] = memory.learnt
         assert (learnt.serial, learnt.firmware) == (profile.serial, profile.firmware)
         assert (learnt.name_bytes, learnt.most_persons) == (32, 500)
         assert (learnt.photos, learnt.parts, learnt.lacks) == ("", 0, ())
 
 
-async def test_an_upgrade_that_brings_a_call_is_made_use_of() -> None:
+async def test_a_call_that_an_upgrade_brings_is_used() -> None:
     old = replace(DEVICE, has_fd_setup=False)
     async with visiting(old, capabilities=None) as visit:
         await visit.client.calls.identify()
@@ -184,7 +184,7 @@ MUTELY = pytest.mark.parametrize("sent", MUTE.values(), ids=MUTE)
 
 
 @MUTELY
-async def test_a_terminal_that_does_not_say_who_it_is_takes_persons_all_the_same(
+async def test_a_terminal_that_does_not_identify_itself_takes_persons_all_the_same(
     sent: bytes,
 ) -> None:
     memory = Memory()
@@ -198,8 +198,8 @@ async def test_a_terminal_that_does_not_say_who_it_is_takes_persons_all_the_same
 
 
 @MUTELY
-async def test_a_known_terminal_that_does_not_say_who_it_is_is_as_it_was(sent: bytes) -> None:
-    """Otherwise it is forgotten, and another in its place is not noticed any more."""
+async def test_a_known_terminal_that_does_not_identify_itself_stays_known(sent: bytes) -> None:
+    """If it were forgotten, another terminal in its place would not be noticed."""
     memory = Memory()
     async with scripted(
         {b"/deviceInfo": sent, b"/capabilities": sent},
@@ -224,7 +224,7 @@ async def test_a_device_info_in_json_is_read_as_well() -> None:
             )
 
 
-async def test_a_look_at_a_terminal_that_is_off_raises_and_is_due_again() -> None:
+async def test_identifying_a_terminal_that_is_off_raises_and_is_due_again() -> None:
     memory = Memory()
     async with visiting(DEVICE, capabilities=None, memory=memory) as visit:
         await visit.terminal.switch_off()
@@ -233,10 +233,10 @@ async def test_a_look_at_a_terminal_that_is_off_raises_and_is_due_again() -> Non
         assert memory.learnt == []
         await visit.terminal.switch_on()
         await put(visit.client)
-        assert visit.paths() == [*LOOK, "POST Record"]
+        assert visit.paths() == [*IDENTIFYING, "POST Record"]
 
 
-async def test_a_look_at_a_terminal_that_hangs_raises() -> None:
+async def test_identifying_a_terminal_that_hangs_raises() -> None:
     memory = Memory()
     async with visiting(DEVICE, capabilities=None, memory=memory, timeout_s=SHORT_S) as visit:
         await visit.terminal.hang()
@@ -246,7 +246,7 @@ async def test_a_look_at_a_terminal_that_hangs_raises() -> None:
 
 
 @pytest.mark.parametrize("known", [None, KNOWN], ids=["new", "known"])
-async def test_a_wrong_password_costs_one_failed_login_at_the_look(
+async def test_a_wrong_password_costs_one_failed_login_while_identifying(
     known: Capabilities | None,
 ) -> None:
     memory = Memory()
@@ -272,7 +272,7 @@ async def test_a_login_that_is_refused_without_a_401_is_not_tried_again(
         assert len(terminal.requests) == 1
 
 
-async def test_a_terminal_that_was_replaced_is_told_no_call_further() -> None:
+async def test_a_replaced_terminal_gets_no_further_call() -> None:
     async def replaced(_: Capabilities) -> None:
         raise TerminalReplaced
 
@@ -313,10 +313,10 @@ async def test_modify_by_post_is_found_once(
 
 
 @pytest.mark.parametrize("http", [200, 400])
-async def test_what_is_perhaps_not_there_is_done_otherwise_and_asked_for_again(
+async def test_a_call_that_is_perhaps_missing_is_made_otherwise_and_tried_again_next_time(
     http: Literal[200, 400],
 ) -> None:
-    """invalidOperation is said of much else, too; leavers must not stay because of it."""
+    """invalidOperation has other meanings too; leavers must not stay because of it."""
     profile = Profile(
         has_user_info_detail=False,
         has_fd_search_delete=False,
@@ -337,7 +337,7 @@ async def test_what_is_perhaps_not_there_is_done_otherwise_and_asked_for_again(
 
 
 @pytest.mark.parametrize("code", ["invalidOperation", "badURLFormat", "INVALIDOPERATION"])
-async def test_modify_by_post_is_found_where_by_put_it_is_perhaps_not_there(code: str) -> None:
+async def test_modify_by_post_is_found_where_modify_by_put_is_perhaps_missing(code: str) -> None:
     refused = f'{{"statusCode":4,"statusString":"No","subStatusCode":"{code}"}}'.encode()
 
     def script(_: int, request: bytes) -> bytes:
@@ -352,7 +352,7 @@ async def test_modify_by_post_is_found_where_by_put_it_is_perhaps_not_there(code
     assert memory.learnt == []
 
 
-async def test_what_was_remembered_is_not_tried_by_the_next_client() -> None:
+async def test_the_next_client_does_not_try_a_call_that_is_remembered_as_missing() -> None:
     known = Capabilities(lacks=("UserInfo/Modify", "FDLib/FDSetUp"))
     profile = Profile(modify_by="POST", has_fd_setup=False)
     async with remembered(profile, capabilities=known) as (visit, memory):
@@ -362,8 +362,8 @@ async def test_what_was_remembered_is_not_tried_by_the_next_client() -> None:
         assert memory.learnt == []
 
 
-async def test_a_terminal_that_seems_to_lack_every_way_is_asked_in_all_of_them() -> None:
-    """What it lacked once it may have now: nobody is given up for what is remembered."""
+async def test_a_terminal_that_seems_to_lack_every_way_is_asked_in_each_of_them() -> None:
+    """It may now have a call that it lacked once: no person is given up because of a memory."""
     known = Capabilities(lacks=("UserInfo/Modify", "POST UserInfo/Modify"))
     async with remembered(Profile(), capabilities=known) as (visit, _):
         await visit.client.persons.put(NO, "Popescu Ion")
@@ -372,7 +372,7 @@ async def test_a_terminal_that_seems_to_lack_every_way_is_asked_in_all_of_them()
 
 
 @MISSING
-async def test_without_user_info_detail_face_and_person_go_one_after_the_other(
+async def test_face_and_person_are_deleted_one_by_one_where_user_info_detail_is_missing(
     missing: Missing,
 ) -> None:
     profile = Profile(has_user_info_detail=False, has_fd_search_delete=False, missing=missing)
@@ -395,14 +395,14 @@ async def test_without_user_info_detail_face_and_person_go_one_after_the_other(
 
 
 @pytest.mark.parametrize("name", ["old_deletes", "modern", "xml", "no_upsert_no_search"])
-async def test_who_is_not_there_is_erased_without_an_error(name: str) -> None:
+async def test_erasing_a_person_who_is_not_there_is_no_error(name: str) -> None:
     async with visiting(PROFILES[name]) as visit:
         await visit.client.persons.erase(NO)
         await visit.client.faces.remove(NO)
 
 
-async def test_a_leaver_goes_also_where_faces_cannot_be_deleted_alone() -> None:
-    """They may pass otherwise; whether the face goes with the person is told both ways."""
+async def test_a_leaver_is_erased_also_where_faces_cannot_be_deleted_alone() -> None:
+    """Otherwise they may still pass; sources differ on whether the face goes with the person."""
     missing = answer(b"", status="404 Not Found")
     answers = {
         b"/UserInfoDetail/Delete": missing,
@@ -416,7 +416,7 @@ async def test_a_leaver_goes_also_where_faces_cannot_be_deleted_alone() -> None:
         assert targets(terminal)[-1] == "PUT /ISAPI/AccessControl/UserInfo/Delete"
 
 
-async def test_a_leaver_whose_face_a_busy_terminal_keeps_is_not_erased_by_half() -> None:
+async def test_a_leaver_whose_face_a_busy_terminal_keeps_is_not_half_erased() -> None:
     busy = answer(BUSY, status="503 Service Unavailable")
     answers = {b"/UserInfoDetail/Delete": answer(b"", status="404 X"), b"/FDSearch/Delete": busy}
     async with scripted(answers) as (client, terminal):
@@ -439,7 +439,7 @@ async def test_a_terminal_without_search_is_asked_once(missing: Missing) -> None
 
 @pytest.mark.parametrize("count", [0, 1, 30, 31, 65])
 @pytest.mark.parametrize("page", [30, 7, 1])
-async def test_those_asked_for_are_found_in_as_few_searches_as_the_terminal_takes(
+async def test_persons_are_found_in_as_few_searches_as_the_terminal_allows(
     count: int, page: int
 ) -> None:
     async with visiting(capabilities=Capabilities(page=page)) as visit:
@@ -478,7 +478,7 @@ def entry(number: object = NO, **fields: object) -> str:
     return f'{{"employeeNo": "{number}", "name": "Popescu Ion"{more}}}'
 
 
-async def test_a_terminal_that_repeats_a_page_for_ever_is_not_asked_for_ever() -> None:
+async def test_a_terminal_that_repeats_a_page_is_not_asked_endlessly() -> None:
     result = search_result(entry(), status="MORE")
     async with scripted({}, otherwise=result) as (client, terminal):
         assert list(await client.persons.find([NO, "1002"])) == [NO]
@@ -486,8 +486,8 @@ async def test_a_terminal_that_repeats_a_page_for_ever_is_not_asked_for_ever() -
         assert len([page async for page in client.persons.everybody()]) == 1
 
 
-async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_again() -> None:
-    """One that ignores the list of numbers would have to be paged through for each of them."""
+async def test_a_terminal_that_lists_everybody_is_not_searched_for_single_persons_again() -> None:
+    """If it ignores the list of numbers, it would have to be paged through for each of them."""
     everybody = search_result(entry("1"), entry(NO), status="MORE")
     async with scripted({}, otherwise=everybody) as (client, terminal):
         for _ in range(2):
@@ -508,7 +508,7 @@ async def test_a_terminal_that_tells_everybody_is_not_asked_for_single_persons_a
         ),
     ],
 )
-async def test_nobody_is_a_result(sent: bytes) -> None:
+async def test_an_empty_result_is_a_result(sent: bytes) -> None:
     async with scripted({}, otherwise=sent) as (client, _):
         assert await client.persons.find([NO]) == {}
 
@@ -525,8 +525,10 @@ async def test_nobody_is_a_result(sent: bytes) -> None:
         (answer(b'{"statusCode":6,"subStatusCode":"badJsonContent"}'), AnswerUnexplained),
     ],
 )
-async def test_what_is_no_result_is_never_nobody(sent: bytes, error: type[TerminalError]) -> None:
-    """Nobody would be pushed again, all of them."""
+async def test_an_answer_without_a_result_never_counts_as_an_empty_one(
+    sent: bytes, error: type[TerminalError]
+) -> None:
+    """An empty one would have every person pushed again."""
     async with scripted({}, otherwise=sent) as (client, _):
         with pytest.raises(error):
             await client.persons.find([NO])
@@ -593,7 +595,7 @@ async def test_faces_are_counted_or_unknown(fields: dict[str, object], faces: in
         ('"x"', None),
     ],
 )
-async def test_who_may_pass_is_read_by_the_day(valid: str, access: str | None) -> None:
+async def test_access_is_read_from_the_last_day_of_validity(valid: str, access: str | None) -> None:
     async with scripted({}, otherwise=search_result(entry(Valid=valid))) as (client, _):
         assert (await client.persons.find([NO]))[NO].access == access
 
@@ -614,7 +616,7 @@ ENTRIES = st.dictionaries(
 @settings(deadline=None, max_examples=300)
 @given(st.lists(ENTRIES | VALUES, max_size=4) | VALUES | ENTRIES)
 @example([{"employeeNo": "1", "numOfFace": "²"}])
-def test_no_entry_of_a_result_is_too_odd(entries: object) -> None:
+def test_any_entry_of_a_result_is_read_without_an_error(entries: object) -> None:
     fields = {"UserInfoSearch": {"responseStatusStrg": "OK", "UserInfo": entries}}
     found = found_in(
         Answer(http_status=200, status_code=None, code="", detail="", fields=fields),
@@ -622,12 +624,12 @@ def test_no_entry_of_a_result_is_too_odd(entries: object) -> None:
     assert found is None or all(one.employee_no for one in found.persons)
 
 
-# What else may come
+# Other answers
 
 
 @pytest.mark.parametrize("http", [200, 400])
 @pytest.mark.parametrize("answers", ["json", "xml"])
-async def test_a_business_error_is_one_under_either_http_status(
+async def test_a_business_error_is_recognised_under_either_http_status(
     http: Literal[200, 400], answers: Literal["json", "xml"]
 ) -> None:
     async with visiting(Profile(errors_http=http, answers=answers)) as visit:
@@ -706,7 +708,7 @@ async def test_a_truncated_body_is_a_broken_connection_and_no_answer() -> None:
         assert client.calls.answered == 0
 
 
-# The words
+# Messages
 
 
 async def test_every_error_names_its_terminal() -> None:
@@ -774,23 +776,23 @@ async def test_a_full_terminal_that_does_not_say_how_many_is_full_all_the_same()
 LONG = "Șerbănescu-Brâncoveanu Ana-Mărioara"
 
 
-async def test_a_name_is_cut_to_what_is_declared_before_it_is_sent() -> None:
+async def test_a_name_is_cut_to_the_declared_length_before_it_is_sent() -> None:
     async with visiting(PROFILES["names_32"], capabilities=None) as visit:
         await visit.client.persons.put(NO, LONG)
-        assert visit.paths() == [*LOOK, "POST Record"]
+        assert visit.paths() == [*IDENTIFYING, "POST Record"]
         assert LONG.startswith(visit.person().name)
 
 
-async def test_a_limit_that_was_not_declared_is_remembered_once_it_is_met() -> None:
+async def test_an_undeclared_limit_is_remembered_once_it_is_met() -> None:
     profile = Profile(name_bytes=32, has_capabilities=False)
     async with remembered(profile, capabilities=None) as (visit, memory):
         await visit.client.persons.put(NO, LONG)
         await visit.client.persons.put("1002", LONG)
-        assert visit.paths() == [*LOOK, "POST Record", "POST Record", "POST Record"]
+        assert visit.paths() == [*IDENTIFYING, "POST Record", "POST Record", "POST Record"]
         assert [one.name_bytes for one in memory.learnt] == [None, 32]
 
 
-async def test_a_refusal_that_a_shorter_name_does_not_mend_teaches_no_limit() -> None:
+async def test_a_refusal_that_a_shorter_name_does_not_prevent_teaches_no_limit() -> None:
     refused = answer(b'{"statusCode":6,"subStatusCode":"badParameters"}', status="400 Bad Request")
     memory = Memory()
     async with scripted({}, otherwise=refused, memory=memory) as (client, terminal):
@@ -804,7 +806,7 @@ def test_device_info_is_read_as_the_fixtures_of_the_raw_servers_have_it() -> Non
     assert parse(200, DEVICE_XML).fields["serialNumber"] == "S1"
 
 
-# What is not to be held against a terminal for ever
+# Trouble that must not count against a terminal for good
 
 
 DEVICE_INFO = answer(
@@ -813,7 +815,7 @@ DEVICE_INFO = answer(
 
 
 async def test_a_terminal_whose_capabilities_hang_is_worked_with_all_the_same() -> None:
-    """It is enough that it says who it is: what it takes is found out on the way."""
+    """It is enough that it identifies itself: its capabilities are found out by trying."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"  # and no more comes
     answers = {b"deviceInfo": DEVICE_INFO, b"capabilities": half}
     async with scripted(answers, capabilities=None, timeout_s=0.3) as (client, terminal):
@@ -828,7 +830,7 @@ async def test_a_terminal_whose_capabilities_hang_is_worked_with_all_the_same() 
 
 
 @pytest.mark.parametrize(("after_trouble", "left"), [(True, ()), (False, ("FDLib/FDModify",))])
-async def test_what_a_starting_terminal_lacked_is_found_out_again_after_trouble(
+async def test_a_call_that_a_starting_terminal_lacked_is_tried_again_after_trouble(
     after_trouble: bool,  # noqa: FBT001 - a case of the table
     left: tuple[str, ...],
 ) -> None:
@@ -844,14 +846,14 @@ async def test_what_a_starting_terminal_lacked_is_found_out_again_after_trouble(
         assert client.calls.capabilities == replace(known, lacks=left)
 
 
-async def test_a_terminal_that_does_not_say_how_its_erasing_goes_is_believed_for_now() -> None:
+async def test_a_terminal_that_does_not_report_on_its_erasing_is_believed_for_now() -> None:
     answers = {b"DeleteProcess": raw_status(404)}
     async with scripted(answers) as (client, terminal):
         await client.persons.erase(NO)
         assert len(terminal.requests) == 2
 
 
-async def test_a_face_that_even_fdsetup_calls_there_already_is_replaced() -> None:
+async def test_a_face_that_exists_even_according_to_fdsetup_is_replaced() -> None:
     exists = answer(
         b'{"statusCode":6,"statusString":"x","subStatusCode":"deviceUserAlreadyExistFace"}'
     )

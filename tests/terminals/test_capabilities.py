@@ -62,7 +62,7 @@ def of_search(**fields: object) -> Capabilities:
 
 
 @pytest.mark.parametrize(("file", "name_bytes"), [("name_32.json", 32), ("name_128.json", 128)])
-def test_what_has_recorded_is_read(file: str, name_bytes: int) -> None:
+def test_recorded_capabilities_are_read(file: str, name_bytes: int) -> None:
     known = declared(DEVICE, fixture(f"user_info_capabilities/{file}"), {})
     assert known == Capabilities(
         serial="DS-KV6124-E10120230101",
@@ -81,7 +81,7 @@ def test_the_face_library_is_read_flat_and_inside_its_name(form: str) -> None:
     assert known == Capabilities(photo_url_bytes=1024)
 
 
-def test_xml_says_the_same_in_attributes() -> None:
+def test_capabilities_in_attributes_of_xml_are_read() -> None:
     persons, faces = parse(200, PERSONS_XML).fields, parse(200, FACES_XML).fields
     known = declared({}, persons, faces)
     assert known == Capabilities(
@@ -98,11 +98,11 @@ def test_a_refusal_declares_nothing() -> None:
         assert declared({}, fixture(file), fixture(file)) == Capabilities()
 
 
-def test_nothing_told_is_what_any_terminal_takes() -> None:
+def test_a_terminal_that_declares_nothing_gets_what_any_terminal_takes() -> None:
     assert declared({}, {}, {}) == Capabilities()
 
 
-# Numbers
+# Limits
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_nothing_told_is_what_any_terminal_takes() -> None:
         {"@maxSize": "2000"},
     ],
 )
-def test_a_number_is_read_however_it_is_written(value: object) -> None:
+def test_a_limit_is_read_however_it_is_written(value: object) -> None:
     assert of_persons(maxRecordNum=value).most_persons == 2000
 
 
@@ -127,7 +127,7 @@ ABSURD += [True, None, [], [30], {}, {"@max": None}, {"@max": []}, {"@max": {"@m
 
 
 @pytest.mark.parametrize("value", ABSURD, ids=lambda v: str(v)[:20])
-def test_a_number_beyond_reason_counts_as_not_said(value: object) -> None:
+def test_an_absurd_limit_counts_as_not_declared(value: object) -> None:
     known = declared(
         {},
         {
@@ -147,7 +147,7 @@ def test_a_number_beyond_reason_counts_as_not_said(value: object) -> None:
         ("maxRecordNum", PERSONS, "most_persons"),
     ],
 )
-def test_the_limits_of_what_is_sensible_are_inside_it(
+def test_both_ends_of_a_sensible_range_belong_to_it(
     field: str, sensible: range, attribute: str
 ) -> None:
     for number in (sensible[0], sensible[-1]):
@@ -169,11 +169,11 @@ def test_a_search_asks_for_no_more_than_the_smaller_of_its_two_limits(
     assert of_search(**limits).page == page
 
 
-def test_a_limit_of_another_call_is_none_of_the_search() -> None:
+def test_a_limit_of_another_call_does_not_limit_the_search() -> None:
     assert of_persons(maxResults={"@max": 1}, EmployeeNoList={"maxSize": 1}).page == 30
 
 
-def test_the_shallowest_of_several_counts() -> None:
+def test_the_shallowest_of_several_fields_counts() -> None:
     persons = {"UserInfo": {"Extra": {"name": {"@max": 8}}, "name": {"@max": 64}}}
     assert declared({}, persons, {}).name_bytes == 64
     assert declared({}, {"A": {"B": {"C": {"name": {"@max": 64}}}}}, {}).name_bytes == 64
@@ -199,7 +199,7 @@ def test_the_shallowest_of_several_counts() -> None:
     ],
     ids=str,
 )
-def test_fd_set_up_is_tried_where_it_is_not_told_otherwise(functions: object) -> None:
+def test_fd_set_up_is_tried_unless_the_functions_leave_it_out(functions: object) -> None:
     assert declared({}, {}, {"supportFDFunction": functions}).lacks == ()
 
 
@@ -212,24 +212,24 @@ def test_fd_set_up_is_not_tried_where_the_functions_leave_it_out(functions: obje
 # Which terminal it is
 
 
-def test_the_same_device_is_known_again() -> None:
+def test_the_same_terminal_is_recognised() -> None:
     known = declared(DEVICE, fixture("user_info_capabilities/name_32.json"), {})
     assert same_firmware(known, DEVICE)
     assert same_firmware(known, {**DEVICE, "model": "renamed", "deviceName": "Poarta 2"})
 
 
 @pytest.mark.parametrize("field", ["serialNumber", "firmwareVersion", "firmwareReleasedDate"])
-def test_another_serial_number_or_firmware_is_another(field: str) -> None:
+def test_another_serial_number_or_firmware_is_another_terminal(field: str) -> None:
     known = declared(DEVICE, {}, {})
     assert not same_firmware(known, {**DEVICE, field: "other"})
 
 
 @pytest.mark.parametrize("device", [{}, {"statusCode": 2}, {**DEVICE, "serialNumber": ""}])
-def test_an_answer_that_does_not_say_who_it_is_is_of_nobody_else(device: Json) -> None:
+def test_an_answer_without_a_serial_number_counts_as_the_same_terminals(device: Json) -> None:
     assert same_firmware(declared(DEVICE, {}, {}), device)
 
 
-def test_whatever_a_terminal_calls_itself_is_short_and_printable() -> None:
+def test_the_name_that_a_terminal_gives_itself_is_kept_short_and_printable() -> None:
     odd = {"serialNumber": "A\x00\u202eB\ud800" + "9" * 500, "model": 7, "firmwareVersion": ["V"]}
     known = declared(odd, {}, {})
     assert known.serial.isprintable()
@@ -238,7 +238,7 @@ def test_whatever_a_terminal_calls_itself_is_short_and_printable() -> None:
     assert same_firmware(known, odd)
 
 
-# Whatever else comes
+# Any other document
 
 KEYS = [
     "UserInfo",
@@ -282,7 +282,7 @@ DOCUMENT = st.dictionaries(st.text(max_size=8), JSON, max_size=4) | JSON.filter(
 @settings(deadline=None, max_examples=200)
 @given(DOCUMENT, DOCUMENT, DOCUMENT)
 @example({"serialNumber": "1"}, {"UserInfoSearchCond": 7}, {"supportFDFunction": {"@opt": 1}})
-def test_no_document_is_too_odd(device: Json, persons: Json, faces: Json) -> None:
+def test_any_document_is_read_without_an_error(device: Json, persons: Json, faces: Json) -> None:
     known = declared(device, persons, faces)
     assert known.page in PAGES
     assert known.photo_url_bytes in URLS_BYTES
@@ -293,7 +293,7 @@ def test_no_document_is_too_odd(device: Json, persons: Json, faces: Json) -> Non
 
 
 @pytest.mark.parametrize("opening", ['{"a":', "[", '{"UserInfo":[{"a":'])
-def test_no_document_is_too_deep(opening: str) -> None:
+def test_a_deep_document_is_read_without_an_error(opening: str) -> None:
     for depth in (50, 500, 20_000):
         closing = "".join({"{": "}", "[": "]"}.get(c, "") for c in reversed(opening))
         body = (opening * depth + '"x"' + closing * depth).encode()
@@ -301,7 +301,7 @@ def test_no_document_is_too_deep(opening: str) -> None:
         assert declared(fields, fields, fields) == Capabilities()
 
 
-def test_xml_is_not_too_deep_either() -> None:
+def test_deep_xml_is_read_without_an_error() -> None:
     body = b"<a>" * 5000 + b'<maxRecordNum max="9"/>' + b"</a>" * 5000
     fields = parse(200, body).fields
     assert declared(fields, fields, fields).most_persons in (9, None)

@@ -29,7 +29,7 @@ def answer(code: str, http_status: int = 400) -> Answer:
     return Answer(http_status=http_status, status_code=6, code=code, detail="checkUser", fields={})
 
 
-def test_the_table_holds_every_code_of_the_workbook_and_those_met_besides() -> None:
+def test_the_table_holds_every_code_of_the_workbook_and_two_of_integrations() -> None:
     assert Counter(row[4] for row in ROWS) == {"G2 workbook": 2255, "integrations": 2}
     assert len(set(CODES)) == len(CODES)
 
@@ -90,8 +90,8 @@ def test_the_branches_are_the_classes_of_their_codes() -> None:
     assert in_class("request") | in_class("data") >= NAME_REFUSED
 
 
-def test_a_refused_login_is_said_of_nothing_but_the_login() -> None:
-    """A terminal that refused it rests for 31 minutes, and everybody waits."""
+def test_only_codes_about_the_login_count_as_a_refused_login() -> None:
+    """A terminal that refused a login rests for 31 minutes, and everybody waits."""
     assert in_class("login") == {
         "badAuthorization",
         "incorrentUserNameOrPassword",

@@ -33,7 +33,7 @@ GIVEN = re.compile(rb'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^",\s]+))(?:, |$)')
 
 
 def let_in(request: bytes, realm: bytes, username: bytes = b"admin") -> bool:
-    """Verify a login as a server does that hashes what was meant by what is quoted."""
+    """Verify a login as a server does that unquotes the values before it hashes them."""
     line = re.search(rb"(?i)\r\nauthorization: Digest (.*)\r\n", request)
     if not line:
         return False
@@ -171,7 +171,7 @@ async def test_a_terminal_that_hangs_up_after_each_answer_costs_one_call_at_most
     assert door.given.total() == 10 - len(failures)
 
 
-async def test_what_one_terminal_does_is_not_expected_of_another() -> None:
+async def test_the_habit_of_one_terminal_is_not_expected_of_another() -> None:
     rude, polite = Door(idle_s=0.3, one_answer=True), Door(idle_s=60)
     async with listening(rude) as port, listening(polite) as other, http_client() as http:
         with pytest.raises(TerminalUnreachable):

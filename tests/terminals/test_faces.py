@@ -56,7 +56,7 @@ Photos = Callable[[str], str]
 
 @dataclass
 class Storage:
-    """Photos as the receiver fetches them, and which it was asked for."""
+    """Photos as the receiver fetches them, and the URLs that it was asked for."""
 
     picture: bytes = JPEG
     fails: Exception | None = None
@@ -169,7 +169,7 @@ async def test_a_url_that_fits_only_a_newer_terminal_is_given_to_it(photos: Phot
         assert visit.client.calls.capabilities.photo_url_bytes == 1024
 
 
-async def test_a_file_that_the_terminal_does_not_take_is_sent_made_fit() -> None:
+async def test_a_file_that_the_terminal_does_not_take_is_made_fit_and_sent() -> None:
     """Too large a file, or one that lies on its side, is no fault of the person's face."""
     memory, storage = Memory(), Storage()
     async with photo_server() as server, visiting(fetch_photo=storage, memory=memory) as visit:
@@ -184,7 +184,7 @@ async def test_a_file_that_the_terminal_does_not_take_is_sent_made_fit() -> None
         visit.assert_well_treated()
 
 
-async def test_a_photo_without_a_face_is_refused_in_both_forms_and_no_more() -> None:
+async def test_a_photo_without_a_face_is_tried_once_in_each_form() -> None:
     storage = Storage(picture=plain())
     async with photo_server() as server, visiting(fetch_photo=storage) as visit:
         server.pictures["/wall.jpg"] = plain()
@@ -210,7 +210,9 @@ async def test_photos_are_uploaded_at_once_where_they_were_the_last_time(photos:
 
 @pytest.mark.parametrize("parts", range(len(UPLOAD_PARTS)))
 @pytest.mark.parametrize("answers", ["json", "xml"])
-async def test_the_names_are_tried_in_their_order_and_remembered(parts: int, answers: Any) -> None:
+async def test_the_names_of_the_parts_are_tried_in_their_order_and_remembered(
+    parts: int, answers: Any
+) -> None:
     memory = Memory()
     profile = Profile(downloads_photos=False, upload_parts=UPLOAD_PARTS[parts], answers=answers)
     async with visiting(profile, fetch_photo=Storage(), memory=memory) as visit:
@@ -228,7 +230,7 @@ async def test_the_names_are_tried_in_their_order_and_remembered(parts: int, ans
         visit.assert_well_treated()
 
 
-async def test_names_that_were_remembered_wrongly_are_found_anew() -> None:
+async def test_part_names_that_were_remembered_wrongly_are_found_again() -> None:
     known = Capabilities(photos="upload", parts=2)
     memory = Memory()
     async with visiting(capabilities=known, fetch_photo=Storage(), memory=memory) as visit:
@@ -238,7 +240,7 @@ async def test_names_that_were_remembered_wrongly_are_found_anew() -> None:
 
 
 @pytest.mark.parametrize("parts", [-1, 3, 99])
-async def test_names_beyond_the_table_are_none_of_it(parts: int) -> None:
+async def test_remembered_part_names_beyond_the_table_are_ignored(parts: int) -> None:
     known = Capabilities(photos="upload", parts=parts)
     async with visiting(capabilities=known, fetch_photo=Storage()) as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
@@ -267,7 +269,7 @@ async def test_an_upload_is_the_documented_form() -> None:
 
 
 async def test_a_stale_nonce_does_not_cost_the_picture() -> None:
-    """The body is sent anew with each attempt, whole."""
+    """Each attempt sends the whole body again."""
 
     def script(n: int, _: bytes) -> bytes:
         if n == 4:
@@ -340,7 +342,7 @@ async def test_without_fd_modify_the_old_face_goes_before_the_new_one(
         visit.assert_well_treated()
 
 
-# What is not asked in another form
+# Refusals that lead to no other form
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ async def test_without_fd_modify_the_old_face_goes_before_the_new_one(
         ("badAuthorization", LoginRefused),
     ],
 )
-async def test_a_refusal_that_is_not_of_the_form_is_not_asked_in_another(
+async def test_a_refusal_that_is_not_about_the_form_leads_to_no_other_form(
     code: str, error: type[TerminalError]
 ) -> None:
     for known in (Capabilities(), Capabilities(photos="upload")):
@@ -380,7 +382,7 @@ async def test_a_full_terminal_is_not_sent_the_photo(photos: Photos) -> None:
         with pytest.raises(TerminalRefused, match="full of faces"):
             await visit.client.faces.put("1002", photos("ana.jpg"))
         assert ways(visit) == ["FDSetUp", "FDSetUp"]
-        await visit.client.faces.put(NO, photos("ion-2.jpg"))  # no face more
+        await visit.client.faces.put(NO, photos("ion-2.jpg"))  # not one face more
         assert storage.asked == []
 
 
@@ -397,11 +399,11 @@ async def test_a_terminal_that_is_busy_at_the_upload_is_busy() -> None:
     assert memory.learnt == []
 
 
-# What cannot be had
+# Photos that cannot be fetched
 
 
 @pytest.mark.parametrize("error", [PhotoNotFetched("Not there."), PhotoUnusable("No picture.")])
-async def test_a_photo_that_cannot_be_fetched_by_anybody_gives_that_error(
+async def test_a_photo_that_neither_side_can_fetch_gives_our_error(
     error: TerminalError,
 ) -> None:
     async with visiting(fetch_photo=Storage(fails=error)) as visit:
@@ -413,7 +415,7 @@ async def test_a_photo_that_cannot_be_fetched_by_anybody_gives_that_error(
         assert ways(visit) == ["FDSetUp"]
 
 
-async def test_a_refusal_of_the_photo_stands_where_it_cannot_be_sent_made_fit() -> None:
+async def test_a_refusal_of_the_photo_stands_where_we_cannot_fetch_the_photo() -> None:
     storage = Storage(fails=PhotoNotFetched("Not there."))
     async with photo_server() as server, visiting(fetch_photo=storage) as visit:
         server.pictures["/wall.jpg"] = plain()
@@ -423,7 +425,7 @@ async def test_a_refusal_of_the_photo_stands_where_it_cannot_be_sent_made_fit() 
 
 
 @pytest.mark.parametrize("forbidden", [LeaseLost()])
-async def test_a_photo_that_may_not_be_fetched_any_more_is_no_error_of_the_photo(
+async def test_a_lease_lost_before_a_photo_is_fetched_is_no_error_of_the_photo(
     forbidden: ReceiverError,
 ) -> None:
     async with visiting(fetch_photo=Storage(fails=forbidden)) as visit:
@@ -436,17 +438,17 @@ async def test_a_photo_that_may_not_be_fetched_any_more_is_no_error_of_the_photo
 NEITHER = Profile(downloads_photos=False, takes_uploads=False)
 
 
-async def test_where_a_photo_arrives_neither_way_the_first_refusal_stands() -> None:
+async def test_the_first_refusal_stands_where_a_photo_arrives_neither_way() -> None:
     memory = Memory()
     async with visiting(NEITHER, fetch_photo=Storage(), memory=memory) as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(PhotoNotFetched, match=r"^Terminal 127\.0\.0\.1 could not download"):
             await visit.client.faces.put(NO, URL)
         assert len(ways(visit)) == 1 + len(UPLOAD_PARTS)
-        assert memory.learnt == []  # nothing of use, and nothing wrong
+        assert memory.learnt == []  # nothing useful, and nothing wrong
 
 
-async def test_a_url_too_long_for_a_terminal_that_takes_no_uploads_is_said_so() -> None:
+async def test_the_error_says_that_a_terminal_takes_no_upload_where_a_url_is_too_long() -> None:
     async with visiting(Profile(takes_uploads=False), fetch_photo=Storage()) as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(NotSupported) as raised:
@@ -456,7 +458,7 @@ async def test_a_url_too_long_for_a_terminal_that_takes_no_uploads_is_said_so() 
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
-async def test_a_terminal_without_faces_is_told_so_and_keeps_the_first_refusal(
+async def test_the_first_refusal_stands_for_a_terminal_without_faces(
     status: str,
 ) -> None:
     missing = answer(b"", status=status)
@@ -467,7 +469,7 @@ async def test_a_terminal_without_faces_is_told_so_and_keeps_the_first_refusal(
         assert targets(terminal).count("PUT /ISAPI/Intelligent/FDLib/FDSetUp") == 1
 
 
-async def test_a_refusal_that_nobody_can_explain_is_tried_as_an_upload_too() -> None:
+async def test_an_unexplained_refusal_of_a_url_leads_to_an_upload() -> None:
     """badJsonFormat also comes for photos over 200 KB (CH)."""
 
     def script(n: int, _: bytes) -> bytes:
@@ -480,7 +482,7 @@ async def test_a_refusal_that_nobody_can_explain_is_tried_as_an_upload_too() -> 
     assert memory.learnt == []
 
 
-async def test_a_terminal_without_a_way_to_the_photos_host_is_sent_them() -> None:
+async def test_photos_are_sent_to_a_terminal_that_cannot_reach_their_host() -> None:
     def script(_: int, request: bytes) -> bytes:
         return answer(OK) if form_of(request) else sub_codes("networkError")
 
@@ -490,7 +492,7 @@ async def test_a_terminal_without_a_way_to_the_photos_host_is_sent_them() -> Non
             await client.persons.put(NO, "Popescu Ion")
 
 
-async def test_an_unexplained_refusal_of_both_forms_is_the_first_one() -> None:
+async def test_the_first_of_two_unexplained_refusals_stands() -> None:
     async with scripted({}, otherwise=answer(b"<html></html>"), fetch_photo=Storage()) as (
         client,
         _,
@@ -510,19 +512,19 @@ async def test_removing_a_face_names_one_number_and_never_none(photos: Photos) -
         with pytest.raises(ValueError, match="number"):
             await visit.client.faces.remove("")
         await visit.client.faces.remove(NO)
-        await visit.client.faces.remove(NO)  # none there
-        await visit.client.faces.remove("9")  # nobody
+        await visit.client.faces.remove(NO)  # no face there
+        await visit.client.faces.remove("9")  # no such person
         assert visit.person().face is None
         assert visit.person("1002").face is not None
         assert visit.terminal.sightings.deletions_not_of_one == 0
         visit.assert_well_treated()
 
 
-# Every wall
+# Every profile
 
 
 @pytest.mark.parametrize("name", sorted(set(PROFILES) - {"busy", "busy_200", "lying"}))
-async def test_a_photo_reaches_every_terminal_that_hangs_somewhere(name: str) -> None:
+async def test_a_photo_reaches_a_terminal_of_every_profile(name: str) -> None:
     async with photo_server() as server:
         storage = Storage()
         async with visiting(PROFILES[name], capabilities=None, fetch_photo=storage) as visit:
@@ -545,7 +547,7 @@ async def test_a_photo_reaches_every_terminal_that_hangs_somewhere(name: str) ->
             later.assert_well_treated()
 
 
-async def test_the_server_of_the_photos_is_asked_by_the_terminal_alone() -> None:
+async def test_only_the_terminal_asks_the_server_of_the_photos() -> None:
     async with photo_server() as server, visiting() as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
         await visit.client.faces.put(NO, server.url())
@@ -553,7 +555,7 @@ async def test_the_server_of_the_photos_is_asked_by_the_terminal_alone() -> None
         assert server.asked == ["/ion.jpg"]
 
 
-# Uploads that went once, and go no more
+# Uploads that a terminal took once, and takes no more
 
 
 async def test_a_photo_that_only_the_terminal_may_fetch_goes_by_url_after_all(
@@ -579,10 +581,10 @@ async def test_a_photo_that_only_the_terminal_may_fetch_goes_by_url_after_all(
         sub_codes("urlDownloadFail"),
     ],
 )
-async def test_one_odd_answer_does_not_make_a_terminal_one_that_takes_no_uploads(
+async def test_one_odd_answer_does_not_mean_that_a_terminal_takes_no_uploads(
     odd: bytes,
 ) -> None:
-    """Under the other names it refuses them, truly; but the photo must be tried again."""
+    """It refuses the other part names for good reason; but the photo must be tried again."""
 
     def script(n: int, _: bytes) -> bytes:
         return odd if n == 1 else sub_codes("badParameters")
@@ -597,7 +599,7 @@ async def test_one_odd_answer_does_not_make_a_terminal_one_that_takes_no_uploads
 
 
 async def test_a_terminal_that_is_silent_over_a_url_is_sent_the_next_photo() -> None:
-    """It waits for a host that it cannot reach, longer than anybody waits for it."""
+    """It waits for a host that it cannot reach, longer than we wait for it."""
 
     def script(n: int, _: bytes) -> bytes:
         return b"" if n == 1 else answer(OK)
@@ -622,7 +624,7 @@ async def test_a_terminal_that_fetches_slowly_and_takes_no_upload_is_given_urls_
         assert visit.client.calls.capabilities.photos == "url"
 
 
-async def test_a_busy_library_of_faces_says_of_nobody_that_they_have_none() -> None:
+async def test_a_busy_face_library_does_not_mean_that_a_person_has_no_face() -> None:
     async with scripted({b"/FDSearch": answer(BUSY)}) as (client, _):
         with pytest.raises(TerminalBusy):
             await client.faces.has(NO)

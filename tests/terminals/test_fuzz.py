@@ -19,7 +19,7 @@ URL = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)
 
 
 def understood(http_status: int, body: bytes) -> TerminalError:
-    """Return what the answer means; fail if it may harm whoever reads it."""
+    """Return what the answer means; fail if it may harm its reader."""
     try:
         error = parse(http_status, body).error()
     except LoginRefused as refused:
@@ -36,7 +36,9 @@ def understood(http_status: int, body: bytes) -> TerminalError:
 @given(
     STATUSES, st.binary(max_size=400), st.sampled_from([b"", b"<", b"{", b'{"statusCode":', b"["])
 )
-def test_no_bytes_are_too_odd(http_status: int, body: bytes, start: bytes) -> None:
+def test_any_bytes_become_an_error_that_harms_no_reader(
+    http_status: int, body: bytes, start: bytes
+) -> None:
     understood(http_status, start + body)
 
 
@@ -67,7 +69,7 @@ def mutated(draw: st.DrawFn, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("file", BODIES)
-def test_no_body_is_too_broken(file: str) -> None:
+def test_any_broken_body_becomes_an_error_that_harms_no_reader(file: str) -> None:
     @settings(deadline=None, max_examples=30, database=None)
     @given(STATUSES, mutated(BODIES[file]))
     def test(http_status: int, body: bytes) -> None:
@@ -89,7 +91,7 @@ CODES = st.sampled_from([row[0] for row in rows()]) | SAID
 @given(STATUSES, st.integers(0, 8) | st.integers(), CODES, SAID, st.integers() | CODES)
 @example(400, 6, "badJsonContent", PHOTO, 0)
 @example(400, 6, PHOTO, PHOTO, PHOTO)
-def test_no_answer_tells_a_person_a_url_or_more_than_a_line(
+def test_no_answer_shows_a_person_a_url_or_more_than_a_line(
     http_status: int, status_code: int, code: str, said: str, error_code: object
 ) -> None:
     status = {
@@ -103,6 +105,6 @@ def test_no_answer_tells_a_person_a_url_or_more_than_a_line(
     assert "eyJ" not in error.message
 
 
-def test_a_message_without_end_is_shortened_in_no_time() -> None:
+def test_a_very_long_message_is_shortened_quickly() -> None:
     for word in ("x" * 200_000, ":" * 200_000, ":/" * 100_000, "%3a" * 60_000):
         understood(400, json.dumps({"subStatusCode": word, "errorMsg": word}).encode())

@@ -1,4 +1,4 @@
-"""One terminal's protocol: against the simulated terminal, and raw servers for what it never does.
+"""One terminal's protocol: against the simulated terminal, and raw servers beside it.
 
 The raw servers speak bytes, so that a fault of HTTP itself can be shown.
 """
@@ -166,7 +166,7 @@ async def test_an_ended_validity_is_an_elapsed_window_and_nothing_else_changes(
 
 
 @EVERY_FIRMWARE
-async def test_ending_the_validity_of_somebody_absent_is_no_error_and_adds_nobody(
+async def test_ending_the_validity_of_an_absent_person_is_no_error_and_adds_nobody(
     profile: Profile,
 ) -> None:
     async with visiting(profile) as visit:
@@ -201,14 +201,14 @@ async def test_erasing_waits_long_enough_for_the_terminal_when_no_pause_is_confi
         assert visit.terminal.persons == {}
 
 
-async def test_an_erasure_that_does_not_end_is_a_busy_terminal() -> None:
+async def test_a_terminal_whose_erasure_does_not_end_is_busy() -> None:
     async with visiting(Profile(deletion_s=60), pause_s=0.001) as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(TerminalBusy):
             await visit.client.persons.erase(NO)
 
 
-async def test_erasing_somebody_absent_is_no_error() -> None:
+async def test_erasing_an_absent_person_is_no_error() -> None:
     async with visiting(pause_s=0.05) as visit:
         await visit.client.persons.put("1002", "Ionescu Ana")
         await visit.client.persons.erase(NO)
@@ -280,7 +280,7 @@ async def test_a_first_face_is_recorded_with_the_flat_payload(
         (False, ["POST FaceDataRecord", "PUT FDModify"]),
     ],
 )
-async def test_a_second_face_replaces_the_first_with_what_the_firmware_has(
+async def test_a_second_face_replaces_the_first_by_the_calls_that_the_firmware_has(
     answers: Literal["json", "xml"],
     has_fd_setup: bool,  # noqa: FBT001 - a case of the table
     calls: list[str],
@@ -297,7 +297,7 @@ async def test_a_second_face_replaces_the_first_with_what_the_firmware_has(
         visit.assert_well_treated()
 
 
-async def test_a_photo_that_the_terminal_cannot_fetch_is_said_so() -> None:
+async def test_the_error_says_that_the_terminal_could_not_fetch_the_photo_without_its_url() -> None:
     async with visiting(Profile(downloads_photos=False)) as visit:
         await visit.client.persons.put(NO, "Popescu Ion")
         with pytest.raises(PhotoNotFetched) as error:
@@ -359,7 +359,7 @@ async def test_a_face_may_take_longer_than_any_other_call(photos: Callable[[str]
         assert visit.person().face is not None
 
 
-async def test_a_terminal_slower_than_the_timeout_is_a_timeout() -> None:
+async def test_a_terminal_slower_than_the_timeout_causes_a_timeout() -> None:
     async with visiting(Profile(delay_s=5), timeout_s=SHORT_S) as visit:
         with pytest.raises(TerminalTimeout) as error:
             await visit.client.persons.put(NO, "Popescu Ion")
@@ -385,7 +385,7 @@ async def test_device_info_is_read_from_xml_whatever_its_namespace() -> None:
             assert (await client.calls.device_info())["serialNumber"] in ("S", "S1")
 
 
-async def test_a_device_info_without_a_serial_number_is_not_taken_for_one() -> None:
+async def test_a_page_without_a_serial_number_is_not_taken_for_a_device_info() -> None:
     async with raw(Scripted(lambda *_: answer(b"<html><body>ok</body></html>"))) as client:
         with pytest.raises(AnswerUnexplained):
             await client.calls.device_info()
@@ -460,7 +460,7 @@ async def test_a_stale_nonce_is_retried_once_with_a_challenge_of_its_own(spellin
     assert b'nonce="n3"' in terminal.requests[3]
 
 
-async def test_a_nonce_that_is_always_stale_is_not_retried_for_ever() -> None:
+async def test_a_nonce_that_is_always_stale_is_not_retried_endlessly() -> None:
     terminal = with_stale(lambda _: True, "stale=true")
     async with raw(terminal) as client:
         with pytest.raises(LoginRefused):
@@ -528,7 +528,7 @@ async def test_a_digest_that_cannot_be_worked_with_is_an_error_of_ours(header: s
 @pytest.mark.parametrize(
     ("username", "password"), [("ștefan", "x"), ("admin", "parolă"), ("a\n", "x")]
 )
-async def test_whatever_stands_in_the_row_as_login_no_foreign_exception_comes_out(
+async def test_an_odd_login_in_the_row_causes_an_error_of_ours(
     username: str, password: str
 ) -> None:
     terminal = Scripted(lambda n, _: challenge(DIGEST.format(n=n)))
@@ -568,14 +568,14 @@ async def test_a_refused_connection_is_unreachable() -> None:
         await visit.client.calls.device_info()
 
 
-async def test_a_terminal_that_hangs_is_a_timeout() -> None:
+async def test_a_terminal_that_hangs_causes_a_timeout() -> None:
     async with visiting(timeout_s=SHORT_S) as visit:
         await visit.terminal.hang()
         with pytest.raises(TerminalTimeout):
             await visit.client.calls.device_info()
 
 
-async def test_a_server_that_accepts_and_never_answers_is_a_timeout() -> None:
+async def test_a_server_that_accepts_and_never_answers_causes_a_timeout() -> None:
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -590,11 +590,11 @@ def never_accepting() -> Iterator[int]:
 
     Skips where the kernel answers all the same.
     """
-    with socket.socket() as listener, Knocking() as held:
+    with socket.socket() as listener, PendingConnections() as pending:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         for _ in range(4):
-            held.connect(listener.getsockname())
+            pending.connect(listener.getsockname())
         with socket.socket() as probe:
             probe.settimeout(0.2)
             try:
@@ -605,8 +605,8 @@ def never_accepting() -> Iterator[int]:
         pytest.skip("this kernel completes connections that nobody accepts")
 
 
-class Knocking:
-    """Non-blocking sockets that are on their way somewhere."""
+class PendingConnections:
+    """Non-blocking sockets whose connections nobody has accepted yet."""
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
@@ -673,7 +673,7 @@ async def test_an_answer_that_is_cut_off_is_unreachable(
 @pytest.mark.parametrize(
     "status", ["200 OK", f"401 Unauthorized\r\nWWW-Authenticate: {DIGEST}"], ids=["200", "401"]
 )
-async def test_an_answer_without_end_is_given_up_before_it_fills_the_memory(status: str) -> None:
+async def test_an_endless_answer_is_given_up_before_it_fills_the_memory(status: str) -> None:
     """Also a challenge, which anybody at that address may send."""
     piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     most_sent = 16 * 1024 * 1024
@@ -763,14 +763,14 @@ async def test_a_terminal_with_an_ipv6_address_is_reached() -> None:
 
 
 @pytest.mark.parametrize("port", [0, None, "80/x"])
-async def test_a_port_that_is_none_reaches_nobody(port: Any) -> None:
+async def test_an_impossible_port_reaches_no_terminal(port: Any) -> None:
     async with http_client() as http:
         with pytest.raises(TerminalError):
             await client_of(http, port=port).calls.device_info()
 
 
 @pytest.mark.parametrize("host", ["", "a b", "no-such-host.invalid", "x" * 300, "1.2.3.4.5", "ț"])
-async def test_a_host_that_is_none_reaches_nobody(host: str) -> None:
+async def test_an_impossible_host_reaches_no_terminal(host: str) -> None:
     async with http_client() as http:
         with pytest.raises(TerminalError):
             await client_of(http, host=host, port=80, timeout_s=2).calls.device_info()
@@ -826,7 +826,7 @@ def test_the_tree_of_httpx_is_walked_whole() -> None:
 
 @pytest.mark.parametrize("in_the_body", [False, True], ids=["before", "in the body"])
 @pytest.mark.parametrize("kind", public_exceptions(), ids=lambda k: k.__name__)
-async def test_whatever_httpx_raises_comes_out_as_one_of_our_errors(
+async def test_every_exception_of_httpx_becomes_one_of_our_errors(
     kind: type[Exception],
     in_the_body: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
