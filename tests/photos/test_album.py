@@ -1,4 +1,4 @@
-"""Photos: fetched over real sockets from where they may lie, and from nowhere else."""
+"""Photos: fetched over real sockets from allowed places, and from nowhere else."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ KEY = "sb_secret_keep-this-to-yourself"
 OBJECT = f"{PROJECT}/storage/v1/object/public/pontaj-photos/1.jpg"
 ELSEWHERE = "The photo lies on a host that the receiver may not fetch from (PHOTO_HOSTS)."
 
-Photographer = Callable[..., Album]
+MakeAlbum = Callable[..., Album]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def supabase(database: Database) -> AsyncIterator[SupabaseStandIn]:
 
 
 @pytest.fixture
-def photos_of(http: httpx.AsyncClient) -> Photographer:
+def photos_of(http: httpx.AsyncClient) -> MakeAlbum:
     def make(
         url: str = PROJECT,
         *hosts: str,
@@ -139,7 +139,7 @@ def always(answer: bytes) -> Answer:
 async def refused(
     asked: Album, url: str, kind: type[ReceiverError] = PhotoUnusable
 ) -> ReceiverError:
-    """Return the error, after looking that nothing in it says where the photo is, or the key."""
+    """Return the error, after checking that it says neither where the photo is nor the key."""
     with pytest.raises(kind) as caught:
         await asked.jpeg(url)
     text = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
@@ -159,7 +159,7 @@ def fits(jpeg: bytes) -> bool:
 
 
 async def test_a_public_photo_is_fetched_without_the_key(
-    supabase: SupabaseStandIn, photos_of: Photographer
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     asked = photos_of(supabase.url, key=supabase.service_role_key)
     assert fits(await asked.jpeg(supabase.photo_url("1.jpg")))
@@ -168,7 +168,7 @@ async def test_a_public_photo_is_fetched_without_the_key(
 
 @pytest.mark.parametrize("kind", ["legacy", "secret"])
 async def test_a_photo_in_a_private_bucket_is_fetched_with_either_kind_of_key(
-    supabase: SupabaseStandIn, photos_of: Photographer, kind: str
+    supabase: SupabaseStandIn, photos_of: MakeAlbum, kind: str
 ) -> None:
     supabase.storage.public = False
     key = supabase.service_role_key if kind == "legacy" else supabase.secret_key
@@ -181,7 +181,7 @@ async def test_a_photo_in_a_private_bucket_is_fetched_with_either_kind_of_key(
 
 
 async def test_a_name_with_blanks_and_diacritics_is_found_in_a_private_bucket(
-    supabase: SupabaseStandIn, photos_of: Photographer
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     supabase.storage.public = False
     supabase.photos["poze/Ștefan 100%.jpg"] = PHOTO
@@ -189,8 +189,8 @@ async def test_a_name_with_blanks_and_diacritics_is_found_in_a_private_bucket(
     assert fits(await asked.jpeg(supabase.photo_url("poze/%C8%98tefan%20100%25.jpg")))
 
 
-async def test_a_photo_that_is_not_there_may_come_later(
-    supabase: SupabaseStandIn, photos_of: Photographer
+async def test_a_photo_that_is_not_there_may_be_fetched_later(
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     asked = photos_of(supabase.url, key=supabase.secret_key)
     url = supabase.photo_url("2.jpg")
@@ -200,16 +200,16 @@ async def test_a_photo_that_is_not_there_may_come_later(
     assert fits(await asked.jpeg(url))
 
 
-async def test_a_wrong_key_is_a_photo_that_is_not_fetched(
-    supabase: SupabaseStandIn, photos_of: Photographer
+async def test_a_photo_is_not_fetched_with_a_wrong_key(
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     supabase.storage.public = False
     asked = photos_of(supabase.url, key=KEY)
     await refused(asked, supabase.photo_url("1.jpg"), PhotoNotFetched)
 
 
-async def test_what_is_not_a_picture_is_refused_in_words(
-    supabase: SupabaseStandIn, photos_of: Photographer
+async def test_a_file_that_is_not_a_picture_is_refused_in_words(
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     supabase.photos["page.jpg"] = b"<!doctype html><title>Sign in</title>"
     asked = photos_of(supabase.url, key=supabase.secret_key)
@@ -218,7 +218,7 @@ async def test_what_is_not_a_picture_is_refused_in_words(
 
 
 async def test_storage_that_is_off_is_asked_again_later(
-    supabase: SupabaseStandIn, photos_of: Photographer
+    supabase: SupabaseStandIn, photos_of: MakeAlbum
 ) -> None:
     await supabase.switch_off()
     asked = photos_of(supabase.url, key=KEY)
@@ -227,7 +227,7 @@ async def test_storage_that_is_off_is_asked_again_later(
 
 
 async def test_a_signed_url_is_fetched_as_it_is(
-    respx_mock: respx.MockRouter, photos_of: Photographer
+    respx_mock: respx.MockRouter, photos_of: MakeAlbum
 ) -> None:
     url = f"{PROJECT}/storage/v1/object/sign/pontaj-photos/1.jpg?token=eyJhbGciOi.e30.x"
     route = respx_mock.get(url).respond(400)
@@ -237,7 +237,7 @@ async def test_a_signed_url_is_fetched_as_it_is(
     assert "Authorization" not in call.request.headers
 
 
-# What may be fetched
+# Allowed URLs
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ async def test_a_signed_url_is_fetched_as_it_is(
     ],
 )
 async def test_other_hosts_and_paths_are_not_asked(
-    respx_mock: respx.MockRouter, photos_of: Photographer, url: str
+    respx_mock: respx.MockRouter, photos_of: MakeAlbum, url: str
 ) -> None:
     fault = await refused(photos_of(PROJECT, "cdn.example.com", "10.0.0.7:8080"), url)
     assert fault.message == ELSEWHERE
@@ -292,8 +292,8 @@ async def test_other_hosts_and_paths_are_not_asked(
     ],
     ids=lambda url: ascii(url[:50]),
 )
-async def test_what_is_no_plain_url_is_not_asked_for(
-    respx_mock: respx.MockRouter, photos_of: Photographer, url: str
+async def test_a_text_that_is_no_plain_url_is_not_asked_for(
+    respx_mock: respx.MockRouter, photos_of: MakeAlbum, url: str
 ) -> None:
     fault = await refused(photos_of(PROJECT, "cdn.example.com"), url)
     assert fault.message == "The photo's URL is not a plain http(s) URL."
@@ -312,7 +312,7 @@ async def test_what_is_no_plain_url_is_not_asked_for(
     ],
 )
 async def test_allowed_hosts_are_asked_and_never_get_the_key(
-    respx_mock: respx.MockRouter, photos_of: Photographer, allowed: str, url: str
+    respx_mock: respx.MockRouter, photos_of: MakeAlbum, allowed: str, url: str
 ) -> None:
     answers = respx_mock.get(url__regex=".*").respond(200, content=PHOTO)
     assert fits(await photos_of(PROJECT, allowed).jpeg(url))
@@ -321,7 +321,7 @@ async def test_allowed_hosts_are_asked_and_never_get_the_key(
 
 
 async def test_an_allowed_host_is_asked_once_whatever_it_answers(
-    respx_mock: respx.MockRouter, photos_of: Photographer
+    respx_mock: respx.MockRouter, photos_of: MakeAlbum
 ) -> None:
     url = "https://cdn.example.com/storage/v1/object/public/pontaj-photos/1.jpg"
     route = respx_mock.get(url).respond(404)
@@ -334,7 +334,7 @@ async def test_an_allowed_host_is_asked_once_whatever_it_answers(
 
 
 async def test_up_to_three_redirects_to_allowed_hosts_are_followed(
-    photos_of: Photographer,
+    photos_of: MakeAlbum,
 ) -> None:
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
         left = int(path.removeprefix("/"))
@@ -359,7 +359,7 @@ async def test_up_to_three_redirects_to_allowed_hosts_are_followed(
     ],
 )
 async def test_a_redirect_elsewhere_is_not_followed(
-    photos_of: Photographer, to: str, said: str
+    photos_of: MakeAlbum, to: str, said: str
 ) -> None:
     async with host(always(redirect(to))) as there:
         fault = await refused(photos_of(PROJECT, there.name), f"{there.url}/1.jpg")
@@ -367,7 +367,7 @@ async def test_a_redirect_elsewhere_is_not_followed(
     assert to not in fault.message
 
 
-async def test_the_key_does_not_go_with_a_redirect(photos_of: Photographer) -> None:
+async def test_the_key_does_not_go_with_a_redirect(photos_of: MakeAlbum) -> None:
     async with host(always(ok(PHOTO))) as cdn:
 
         async def storage(path: str, writer: asyncio.StreamWriter) -> None:
@@ -388,13 +388,13 @@ async def test_the_key_does_not_go_with_a_redirect(photos_of: Photographer) -> N
 # Sizes, times and odd answers
 
 
-async def test_what_says_that_it_is_too_large_is_not_read(photos_of: Photographer) -> None:
+async def test_an_answer_that_says_it_is_too_large_is_not_read(photos_of: MakeAlbum) -> None:
     async with host(always(ok(b"", length=30_000_001))) as there:
         fault = await refused(photos_of(PROJECT, there.name), f"{there.url}/1.jpg")
     assert fault.message == "The photo is larger than 30 MB."
 
 
-async def test_a_body_without_end_is_cut_at_30_mb(photos_of: Photographer) -> None:
+async def test_an_endless_body_is_cut_at_30_mb(photos_of: MakeAlbum) -> None:
     sent = 0
 
     async def endless(_: str, writer: asyncio.StreamWriter) -> None:
@@ -411,7 +411,7 @@ async def test_a_body_without_end_is_cut_at_30_mb(photos_of: Photographer) -> No
     assert sent < 45_000_000
 
 
-async def test_nothing_is_unpacked_on_the_way(photos_of: Photographer) -> None:
+async def test_a_compressed_answer_is_not_unpacked(photos_of: MakeAlbum) -> None:
     packed = ok(gzip.compress(bytes(10**6)), "Content-Encoding: gzip")
     async with host(always(packed)) as there:
         fault = await refused(photos_of(PROJECT, there.name), f"{there.url}/1.jpg")
@@ -420,7 +420,7 @@ async def test_nothing_is_unpacked_on_the_way(photos_of: Photographer) -> None:
 
 
 async def test_a_slow_body_has_20_seconds_in_all(
-    photos_of: Photographer, monkeypatch: pytest.MonkeyPatch
+    photos_of: MakeAlbum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fetch.TOTAL_TIMEOUT_S == 20
     monkeypatch.setattr(fetch, "TOTAL_TIMEOUT_S", 0.3)
@@ -454,7 +454,7 @@ async def test_a_slow_body_has_20_seconds_in_all(
     ids=lambda answer: ascii(answer[:24]),
 )
 async def test_odd_answers_are_photos_that_are_not_fetched(
-    photos_of: Photographer, answer: bytes
+    photos_of: MakeAlbum, answer: bytes
 ) -> None:
     async with host(always(answer)) as there:
         await refused(photos_of(PROJECT, there.name), f"{there.url}/1.jpg", PhotoNotFetched)
@@ -466,9 +466,9 @@ def exceptions_of_httpx() -> list[type[Exception]]:
 
 
 @pytest.mark.parametrize("kind", exceptions_of_httpx(), ids=lambda kind: kind.__name__)
-async def test_none_of_httpxs_exceptions_comes_through(
+async def test_no_exception_of_httpx_comes_through(
     http: httpx.AsyncClient,
-    photos_of: Photographer,
+    photos_of: MakeAlbum,
     monkeypatch: pytest.MonkeyPatch,
     kind: type[Exception],
 ) -> None:
@@ -482,7 +482,7 @@ async def test_none_of_httpxs_exceptions_comes_through(
 
 
 async def test_no_log_line_holds_the_url_or_the_key(
-    photos_of: Photographer, capsys: pytest.CaptureFixture[str]
+    photos_of: MakeAlbum, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
@@ -510,10 +510,10 @@ async def test_no_log_line_holds_the_url_or_the_key(
     assert KEY not in written
 
 
-# One for all
+# One fetch for all
 
 
-async def test_twenty_terminals_share_one_fetch(photos_of: Photographer) -> None:
+async def test_twenty_terminals_share_one_fetch(photos_of: MakeAlbum) -> None:
     async with host(always(ok(PHOTO))) as there:
         asked = photos_of(PROJECT, there.name)
         fitted = await asyncio.gather(*(asked.jpeg(f"{there.url}/1.jpg") for _ in range(20)))
@@ -521,8 +521,8 @@ async def test_twenty_terminals_share_one_fetch(photos_of: Photographer) -> None
     assert len(there.requests) == 1
 
 
-async def test_those_who_wait_share_the_failure_and_the_next_one_tries_again(
-    photos_of: Photographer,
+async def test_terminals_that_wait_share_the_failure_and_the_next_one_tries_again(
+    photos_of: MakeAlbum,
 ) -> None:
     async with host(always(ok(b""))) as there:
         asked = photos_of(PROJECT, there.name)
@@ -534,7 +534,7 @@ async def test_those_who_wait_share_the_failure_and_the_next_one_tries_again(
         assert len(there.requests) == 2
 
 
-async def test_a_photo_is_kept_for_10_seconds_and_32_of_them(photos_of: Photographer) -> None:
+async def test_a_photo_is_kept_for_10_seconds_and_32_of_them(photos_of: MakeAlbum) -> None:
     now = 0.0
     async with host(always(ok(PHOTO))) as there:
         asked = photos_of(PROJECT, there.name, monotonic=lambda: now)
@@ -552,7 +552,7 @@ async def test_a_photo_is_kept_for_10_seconds_and_32_of_them(photos_of: Photogra
 
 
 async def test_one_file_at_a_time_is_fetched_and_fitted(
-    photos_of: Photographer, monkeypatch: pytest.MonkeyPatch
+    photos_of: MakeAlbum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy, most = 0, 0
     counting = threading.Lock()
@@ -583,8 +583,8 @@ async def test_one_file_at_a_time_is_fetched_and_fitted(
     assert len(there.requests) == 5
 
 
-async def test_whoever_gives_up_takes_the_photo_from_nobody_else(
-    photos_of: Photographer,
+async def test_a_terminal_that_gives_up_takes_the_photo_from_no_other(
+    photos_of: MakeAlbum,
 ) -> None:
     go_on = asyncio.Event()
 
@@ -603,7 +603,7 @@ async def test_whoever_gives_up_takes_the_photo_from_nobody_else(
     assert len(there.requests) == 1
 
 
-async def test_when_all_give_up_it_is_not_fetched_further(photos_of: Photographer) -> None:
+async def test_a_photo_that_everybody_gave_up_is_not_fetched_further(photos_of: MakeAlbum) -> None:
     cut = asyncio.Event()
 
     async def answer(_: str, writer: asyncio.StreamWriter) -> None:
@@ -631,7 +631,7 @@ async def test_when_all_give_up_it_is_not_fetched_further(photos_of: Photographe
 
 
 async def test_a_picture_given_up_while_it_is_fitted_is_not_joined_by_the_next(
-    photos_of: Photographer, monkeypatch: pytest.MonkeyPatch
+    photos_of: MakeAlbum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
     busy: list[bool] = []
@@ -658,14 +658,14 @@ async def test_a_picture_given_up_while_it_is_fitted_is_not_joined_by_the_next(
     assert busy == [False, False]
 
 
-async def test_cookies_are_not_kept(http: httpx.AsyncClient, photos_of: Photographer) -> None:
+async def test_cookies_are_not_kept(http: httpx.AsyncClient, photos_of: MakeAlbum) -> None:
     async with host(always(ok(PHOTO, "Set-Cookie: session=1; Path=/"))) as there:
         await photos_of(PROJECT, there.name).jpeg(f"{there.url}/1.jpg")
     assert not http.cookies.jar
 
 
-async def test_a_fault_that_is_kept_keeps_no_picture(photos_of: Photographer) -> None:
-    """Whoever awaits a photo may hold on to its error; the file must be gone."""
+async def test_an_error_that_is_kept_keeps_no_picture(photos_of: MakeAlbum) -> None:
+    """A caller may keep the error of a photo; the file must be gone."""
 
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
         body = b"x" * 5_000_000
@@ -679,11 +679,11 @@ async def test_a_fault_that_is_kept_keeps_no_picture(photos_of: Photographer) ->
         faults = await asyncio.gather(*waiting, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
-                # What the host has not sent yet counts too, and what a thread that is done with it
-                # has not let go.
+                # This also counts bytes that the host has not sent yet, and bytes that a thread
+                # which is done with them has not let go.
                 while there.serving or tracemalloc.get_traced_memory()[0] > 1_000_000:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-        held, _ = tracemalloc.get_traced_memory()
+        remaining, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert [type(fault) for fault in faults] == [PhotoUnusable, PhotoNotFetched, PhotoUnusable]
-    assert held < 1_000_000
+    assert remaining < 1_000_000

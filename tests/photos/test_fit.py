@@ -1,4 +1,4 @@
-"""Pictures: whatever is uploaded comes out fit for a terminal, or is refused in words."""
+"""Pictures: any file that is uploaded comes out fit for a terminal, or is refused in words."""
 
 import dataclasses
 import subprocess
@@ -39,7 +39,7 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 def opened(jpeg: bytes) -> Image.Image:
-    """Return what was made, after looking that a terminal would take it."""
+    """Return the picture that was made, after checking that a terminal would take it."""
     assert len(jpeg) <= MAX_BYTES
     with Image.open(BytesIO(jpeg), formats=("JPEG",)) as image:
         image.load()
@@ -93,7 +93,7 @@ def test_an_unusable_photo_is_bad_data_of_one_employee() -> None:
     assert issubclass(PhotoUnusable, DataRefused)
 
 
-# What comes out
+# Pictures that fit
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -146,7 +146,9 @@ def test_noise_fits_too() -> None:
     opened(fit(saved(noise(900, 900), "PNG")))
 
 
-def test_what_is_too_large_at_any_quality_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_is_too_large_at_any_quality_is_made_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fitting, "MAX_BYTES", 20_000)
     jpeg = fit(saved(noise(900, 900), "PNG"))
     assert len(jpeg) <= 20_000
@@ -155,7 +157,7 @@ def test_what_is_too_large_at_any_quality_is_made_smaller(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_becomes_white(mode: str) -> None:
+def test_transparent_parts_become_white(mode: str) -> None:
     if mode == "P":
         image = Image.new("P", (400, 300), 0)
         image.putpalette([0, 0, 0, *RED])
@@ -176,13 +178,13 @@ def test_a_cmyk_jpeg_as_adobe_inverts_it_keeps_its_colours() -> None:
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
-def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
+def test_the_first_frame_of_a_moving_picture_is_taken(kind: str) -> None:
     second = Image.new("RGB", (400, 300), "black")
     image = opened(fit(saved(flag(), kind, save_all=True, append_images=[second], duration=50)))
     assert "".join(corners(image)) == "rgbw"
 
 
-def test_of_an_mpo_the_first_picture_is_taken() -> None:
+def test_the_first_picture_of_an_mpo_is_taken() -> None:
     second = Image.new("RGB", (400, 300), "black")
     source = saved(flag(), "MPO", save_all=True, append_images=[second])
     assert "".join(corners(opened(fit(source)))) == "rgbw"
@@ -194,7 +196,7 @@ def test_sixteen_bits_of_grey_become_eight(value: int) -> None:
     assert near(opened(fit(source)), (300, 300), (value >> 8,) * 3)
 
 
-# What is refused
+# Refused files
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_sixteen_bits_of_grey_become_eight(value: int) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_used_is_refused_in_words(source: bytes, said: str) -> None:
+def test_a_file_that_cannot_be_used_is_refused_in_words(source: bytes, said: str) -> None:
     assert said in refused(source)
 
 
@@ -249,12 +251,12 @@ def test_a_bomb_is_refused_before_it_is_decoded(name: str) -> None:
     assert peak < 4 * len(source) + 100_000
 
 
-def test_between_pillows_warning_and_its_error_a_picture_is_refused_like_any_other() -> None:
+def test_a_picture_between_pillows_warning_and_its_error_is_refused_like_any_other() -> None:
     assert "too many pixels" in refused(png_bomb(10_000))  # a warning would fail this test
 
 
 def test_metadata_is_not_unpacked() -> None:
-    """Opened by Pillow as it is, this file of 77 kB takes 240 MB."""
+    """If Pillow opened this file of 77 kB as it is, it would take 240 MB."""
     packed = zlib.compress("😀".encode() + b"x" * 10**6)
     texts = (chunk(b"iTXt", b"text %d\0\1\0\0\0" % n + packed) for n in range(60))
     png = SOURCES["rgba"]
@@ -296,7 +298,7 @@ def test_a_gif_and_a_bmp_are_to_be_saved_as_a_jpeg(kind: str, mode: str) -> None
     assert refused(saved(picture(mode=mode), kind)) == words
 
 
-def test_a_jpeg_of_several_scans_counts_as_held_in_whole_though_it_is_not_progressive() -> None:
+def test_a_jpeg_of_several_scans_counts_as_kept_whole_though_it_is_not_progressive() -> None:
     """Its components come one after the other, so that no row is complete before the last."""
     jpeg = bytearray(jpeg_bomb())
     in_one = formats.read(bytes(jpeg))
@@ -315,7 +317,7 @@ def test_a_size_that_pillow_reads_otherwise_is_refused(monkeypatch: pytest.Monke
     assert "damaged" in refused(SOURCES["png"])
 
 
-def test_where_memory_runs_out_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_so_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more(_: Image.Image) -> Image.Image:
         raise MemoryError
 
@@ -344,7 +346,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
-def test_whatever_is_wrong_with_a_file_nothing_but_photo_unusable_is_raised(source: bytes) -> None:
+def test_a_damaged_file_raises_nothing_but_photo_unusable(source: bytes) -> None:
     try:
         jpeg = fit(source)
     except PhotoUnusable:
@@ -354,15 +356,15 @@ def test_whatever_is_wrong_with_a_file_nothing_but_photo_unusable_is_raised(sour
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]), st.binary())
-def test_no_bytes_whatever_raise_anything_else(start: bytes, rest: bytes) -> None:
+def test_any_other_bytes_raise_photo_unusable(start: bytes, rest: bytes) -> None:
     refused(start + rest)
 
 
-# What it costs
+# Memory
 
 
 def heaviest() -> dict[str, bytes]:
-    """What is accepted and takes the most memory, by kind."""
+    """Return the accepted files that take the most memory, by kind."""
     soft = picture(4000, 3000)
     colours = picture(8000, 8000, "L")
     colours.putpalette(bytes(range(256)) * 3)
@@ -424,7 +426,7 @@ MEASURE = textwrap.dedent("""
 
 
 def measured(*paths: Path) -> tuple[float, float, str]:
-    """Return what a fresh receiver takes at most and at the end, in MB, and what it says.
+    """Return the MB that a fresh receiver takes at most and at the end, and its output.
 
     It fetches the photos one after the other and makes them fit.
     """
@@ -440,7 +442,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @on_linux
-def test_the_receiver_stays_under_200_mb_with_what_people_and_others_upload(tmp_path: Path) -> None:
+def test_the_receiver_stays_under_200_mb_with_files_that_people_and_others_upload(
+    tmp_path: Path,
+) -> None:
     """The list of the issue, one after the other in one process."""
     issue = {
         "24 MB, on its side": photo_of_24_mb(),
@@ -459,8 +463,8 @@ def test_the_receiver_stays_under_200_mb_with_what_people_and_others_upload(tmp_
 
 
 @on_linux
-def test_the_receiver_stays_under_200_mb_with_the_heaviest_it_takes(tmp_path: Path) -> None:
-    """All in one process, where what was freed may lie in pieces."""
+def test_the_receiver_stays_under_200_mb_with_the_heaviest_files_it_takes(tmp_path: Path) -> None:
+    """All in one process, where freed memory may lie in pieces."""
     paths = []
     for name, source in heaviest().items():
         (tmp_path / name).write_bytes(source)
