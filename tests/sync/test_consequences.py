@@ -47,7 +47,7 @@ def outcome(status: Status, error: TerminalError | None) -> Outcome:
 
 
 def middle() -> float:
-    """Random without the randomness: the pause exactly as it is written."""
+    """Stand in for random: the pause comes out exactly as it is written."""
     return 0.5
 
 
@@ -63,7 +63,7 @@ def after(
 
 
 @pytest.mark.parametrize("status", ["success", "partial", "skipped", "fatal"])
-def test_what_no_terminal_refused_is_done(status: Status) -> None:
+def test_an_outcome_without_an_error_is_done(status: Status) -> None:
     assert after(status, None, attempts=9, failures=9) == DONE
 
 
@@ -96,7 +96,7 @@ DECISIONS: dict[type[TerminalError], tuple[Retry, Retry]] = {
 }
 
 
-def test_the_table_below_leaves_no_terminal_error_out() -> None:
+def test_the_table_of_decisions_leaves_no_terminal_error_out() -> None:
     every = {
         cls
         for cls in vars(errors).values()
@@ -113,7 +113,7 @@ def test_a_terminal_that_cannot_be_worked_with_rests_and_the_blameless_pair_keep
 
 
 @pytest.mark.parametrize("error", DECISIONS, ids=lambda cls: cls.__name__)
-def test_a_photo_that_is_not_there_makes_its_pair_wait_and_seldom_the_terminal(
+def test_a_photo_that_is_not_there_makes_its_pair_wait_and_rarely_the_terminal(
     error: type[TerminalError],
 ) -> None:
     assert after("partial", error()) == DECISIONS[error][1]
@@ -142,7 +142,7 @@ def test_a_terminals_rest_grows_with_its_own_failures_up_to_the_last(failures: i
 
 
 @pytest.mark.parametrize("error", [AnswerUnexplained, NotSupported, TerminalRefused])
-def test_a_terminal_that_answers_rests_shortly_so_that_others_need_not_wait_for_one(
+def test_a_terminal_that_answers_rests_briefly_so_that_one_pair_does_not_delay_the_others(
     error: type[TerminalError],
 ) -> None:
     """A full terminal must get to the leaver who frees a place before all new hires have failed."""

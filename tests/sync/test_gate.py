@@ -62,7 +62,7 @@ class Call:
 
 @dataclass
 class World:
-    """A gate, its time, and what was called when."""
+    """A gate, its time, and the calls with their times."""
 
     lanes: int = 1
     pause_s: float = 1.0
@@ -124,7 +124,7 @@ async def test_one_terminal_gets_one_call_at_a_time_and_the_pause_between(lanes:
     assert [call.begin for call in calls] == [1000, 1005, 1010, 1015]
 
 
-async def test_one_lane_is_one_call_at_a_time_over_all_terminals() -> None:
+async def test_one_lane_makes_one_call_at_a_time_over_all_terminals() -> None:
     world = World(lanes=1, pause_s=2.0)
     calls = await world.play(*(world.call(t, lasts_s=3.0) for t in (ONE, TWO, THREE)))
     assert [call.begin for call in calls] == [1000, 1005, 1010]
@@ -162,7 +162,7 @@ async def test_a_pause_that_is_over_is_not_waited_for_again() -> None:
         max_size=12,
     ),
 )
-def test_whoever_calls_whenever_every_call_is_made_alone_and_spaced(
+def test_calls_begun_at_any_time_are_made_alone_and_spaced(
     lanes: int, pause_s: float, wanted: list[tuple[UUID, float, float]]
 ) -> None:
     async def play() -> list[Call]:
@@ -178,7 +178,7 @@ def test_whoever_calls_whenever_every_call_is_made_alone_and_spaced(
         assert spaced(calls, pause_s)
 
 
-async def test_a_call_that_fails_still_leaves_the_pause_and_its_error_comes_out() -> None:
+async def test_a_call_that_fails_still_leaves_the_pause_and_its_error_is_raised() -> None:
     world = World(lanes=1, pause_s=2.0)
 
     async def fail() -> None:
@@ -204,7 +204,7 @@ async def test_a_call_that_is_cancelled_midway_still_leaves_the_pause() -> None:
 
 
 class Renewals:
-    """Supabase's side of a lease: what was asked, how long the answer took, or a failure."""
+    """Supabase's side of a lease: the seconds asked for, how long the answer took, or a failure."""
 
     def __init__(self, time: Time, *takes_s: float, error: Exception | None = None) -> None:
         self.time = time
@@ -260,10 +260,10 @@ async def test_a_lease_that_another_call_lengthened_is_not_renewed_and_never_sho
 
 
 @pytest.mark.parametrize("takes_s", [LEASE_MARGIN_S + 0.5, 25.0, 77.0])
-async def test_no_call_begins_under_a_lease_whose_renewal_took_so_long_that_it_ends_before_the_call(
+async def test_no_call_begins_under_a_lease_that_was_renewed_too_slowly_to_outlast_it(
     takes_s: float,
 ) -> None:
-    """Asked in time, answered late: by then less than the call's length may be left of it."""
+    """Renewed in time, answered late: by then less than the length of the call may be left."""
     world = World()
     renewals = Renewals(world.time, takes_s)
     lease = Lease(renewals, until=world.time.now, clock=world.time)
@@ -298,8 +298,8 @@ async def test_the_lease_is_renewed_in_the_pause_so_that_the_call_follows_it_at_
     assert renewals.until >= second.begin + CALL_S
 
 
-async def test_the_lease_is_looked_at_again_after_a_wait_that_took_longer_than_it_should() -> None:
-    """The process may have been stopped in it."""
+async def test_the_lease_is_checked_again_after_a_wait_that_took_too_long() -> None:
+    """The process may have been stopped during the wait."""
     world = World(pause_s=1.0)
     renewals = Renewals(world.time)
     await world.play(world.call(ONE))
@@ -321,7 +321,7 @@ async def test_after_close_no_call_begins() -> None:
     assert world.calls == []
 
 
-async def test_close_lets_the_call_in_progress_end_and_sends_those_who_wait_away() -> None:
+async def test_close_lets_the_call_in_progress_end_and_sends_waiting_calls_away() -> None:
     world = World(lanes=1, pause_s=2.0)
     running, *waiting = world.start(
         world.call(ONE, lasts_s=5.0), world.call(ONE), world.call(ONE), world.call(TWO)
@@ -335,7 +335,7 @@ async def test_close_lets_the_call_in_progress_end_and_sends_those_who_wait_away
     assert world.time.now == 1005, "nobody waits for a pause before being sent away"
 
 
-async def test_close_sends_away_at_once_who_waits_for_the_end_of_a_pause() -> None:
+async def test_close_sends_away_at_once_a_call_that_waits_for_the_end_of_a_pause() -> None:
     world = World(lanes=1, pause_s=60.0)
     await world.play(world.call(ONE, lasts_s=1.0))
     same, other = world.start(world.call(ONE), world.call(TWO))
@@ -368,7 +368,7 @@ def waits_for_the_lane(world: World) -> Awaitable[None]:
 
 
 @pytest.mark.parametrize("waiter", [waits_for_the_lock, waits_for_the_lane])
-async def test_a_turn_cancelled_while_it_waits_keeps_nothing_of_the_gate(
+async def test_a_turn_cancelled_while_it_waits_leaves_the_gate_free(
     waiter: Callable[[World], Awaitable[None]],
 ) -> None:
     world = World(lanes=1, pause_s=2.0)
@@ -382,7 +382,7 @@ async def test_a_turn_cancelled_while_it_waits_keeps_nothing_of_the_gate(
 
 
 @pytest.mark.parametrize("terminal", [ONE, TWO], ids=["pause of the terminal", "pause of the lane"])
-async def test_a_turn_cancelled_in_a_pause_keeps_nothing_of_the_gate_and_the_pause_holds(
+async def test_a_turn_cancelled_in_a_pause_leaves_the_gate_free_and_the_pause_stays(
     terminal: UUID,
 ) -> None:
     world = World(lanes=1, pause_s=2.0)
@@ -396,7 +396,7 @@ async def test_a_turn_cancelled_in_a_pause_keeps_nothing_of_the_gate_and_the_pau
     assert [call.begin for call in calls] == [1000, 1003, 1005.5]
 
 
-async def test_a_turn_cancelled_during_the_renewal_keeps_nothing_of_the_gate() -> None:
+async def test_a_turn_cancelled_during_the_renewal_leaves_the_gate_free() -> None:
     world = World(lanes=1, pause_s=2.0)
     lease = Lease(world.time.sleep, until=world.time.now, clock=world.time)
     (waiting,) = world.start(world.call(ONE, lease=lease))

@@ -80,7 +80,7 @@ class Staff:
 
 @dataclass
 class House:
-    """A terminal, those who push to it, and what they wrote down."""
+    """A terminal, the objects that push to it, and the ledger that takes notes."""
 
     terminal: SimulatedTerminal
     ledger: NotedLedger
@@ -107,7 +107,7 @@ class House:
         return employee
 
     def enrolled(self, employee: Employee, number: str | None = None, **changes: Any) -> Held:
-        """Have the terminal hold somebody as the ledger believes."""
+        """Have the terminal hold an employee as the ledger believes."""
         number = number or employee.employee_no or ""
         person = Person(
             employee_no=number,
@@ -194,7 +194,7 @@ Find = Callable[[Sequence[str]], Any]
 def before_searches(
     at: House, monkeypatch: pytest.MonkeyPatch, happens: Callable[[int], Any]
 ) -> list[Sequence[str]]:
-    """Have something happen before each search (from 1); returns what was asked for."""
+    """Have something happen before each search (from 1); return the numbers asked for."""
     persons, asked = at.client.persons, list[Sequence[str]]()
     find = persons.find
 
@@ -237,7 +237,7 @@ async def test_nothing_is_recorded_before_it_is_read_back(monkeypatch: pytest.Mo
         assert len(at.ledger.recorded) == 3
 
 
-async def test_nobody_to_push_is_a_look_alone() -> None:
+async def test_a_visit_without_pairs_only_identifies_the_terminal() -> None:
     async with house(capabilities=None, identify=True) as at:
         await at.serve()
         assert at.paths() == ["GET deviceInfo", "GET capabilities", "GET capabilities"]
@@ -245,7 +245,7 @@ async def test_nobody_to_push_is_a_look_alone() -> None:
         assert at.visit.resting is None
 
 
-async def test_who_needs_no_call_needs_no_search() -> None:
+async def test_a_pair_that_needs_no_call_needs_no_search() -> None:
     async with house() as at:
         await at.serve(pair(at.hire(1, employee_no=None)))
         assert at.paths() == []
@@ -254,7 +254,7 @@ async def test_who_needs_no_call_needs_no_search() -> None:
 
 
 @pytest.mark.parametrize("has_search", [True, False])
-async def test_a_terminal_that_cannot_be_asked_is_believed(
+async def test_a_terminal_that_cannot_be_searched_is_believed(
     has_search: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
     async with house(Profile(has_search=has_search, lies_every=1)) as at:
@@ -265,7 +265,7 @@ async def test_a_terminal_that_cannot_be_asked_is_believed(
 
 
 @pytest.mark.parametrize("busy_times", [1, 2, 3, 9])
-async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_again_later(
+async def test_a_terminal_busy_at_the_search_is_asked_three_times_and_then_again_later(
     busy_times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house() as at:
@@ -289,7 +289,7 @@ async def test_a_terminal_busy_at_the_search_is_asked_thrice_and_then_again_late
 async def test_a_number_is_not_forgotten_before_the_terminal_was_asked_about_it(
     policy: LeaverPolicy, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It lied, and then the line failed: nothing but the ledger knows whom it lets in."""
+    """The terminal lied, then the line failed: only the ledger knows which number it lets in."""
     async with house(Profile(lies_every=1), policy=policy) as at:
         held = at.enrolled(at.hire(1))
         left = at.hire(1, active=False, gone=True, employee_no=None)
@@ -308,7 +308,9 @@ async def test_a_number_is_not_forgotten_before_the_terminal_was_asked_about_it(
         assert not at.may_pass("1001")
 
 
-async def test_what_could_not_be_read_back_stays_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pair_that_could_not_be_read_back_stays_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with house() as at:
 
         async def cut(_: int) -> None:
@@ -325,7 +327,7 @@ async def test_what_could_not_be_read_back_stays_wanted(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("error", [TerminalTimeout(), LoginRefused()])
-async def test_a_terminal_that_hears_no_more_is_asked_no_more(
+async def test_a_terminal_that_stops_answering_is_asked_no_more(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with house() as at:
@@ -341,7 +343,7 @@ async def test_a_terminal_that_hears_no_more_is_asked_no_more(
         assert at.visit.resting.login_refused is isinstance(error, LoginRefused)
 
 
-async def test_what_was_pushed_before_the_terminal_went_off_stays_wanted() -> None:
+async def test_a_pair_that_was_pushed_before_the_terminal_went_off_stays_wanted() -> None:
     async with house() as at:
         people = [at.hire(n) for n in range(3)]
         first = await at.pushes.push(at.visit, pair(people[0]), people[0])
@@ -385,7 +387,7 @@ async def test_a_terminal_that_does_nothing_and_says_ok_is_found_out() -> None:
         assert all(at.terminal.persons[str(one.employee_no)].face for one in people)
 
 
-async def test_a_terminal_that_lies_about_the_photo_is_partial_and_tried_again() -> None:
+async def test_a_lie_about_the_photo_is_partial_and_tried_again() -> None:
     async with house(Profile(lies_every=2)) as at:
         ion = at.hire(1, photo=True)
         await at.serve(pair(ion))
@@ -456,14 +458,14 @@ async def test_a_batch_that_is_in_step_costs_one_search() -> None:
         assert [n.outcome.held for n in at.ledger.recorded] == list(at.ledger.held.values())
 
 
-async def test_few_that_may_be_in_step_are_pushed_without_a_search_before() -> None:
+async def test_few_pairs_that_may_be_in_step_are_pushed_without_a_search_before() -> None:
     async with house() as at:
         people = [at.hire(n) for n in range(LOOK_FIRST - 1)]
         await at.serve(*[pair(one, at.enrolled(one)) for one in people])
         assert at.paths() == ["PUT Modify", "PUT Modify", "POST Search"]
 
 
-async def test_in_a_batch_only_those_are_pushed_of_whom_something_is_otherwise() -> None:
+async def test_only_the_people_of_a_batch_who_differ_are_pushed() -> None:
     async with house(policy="expire") as at:
         people = [at.hire(n, photo=True) for n in range(6)]
         held = [at.enrolled(one) for one in people]
@@ -499,7 +501,7 @@ async def test_leavers_who_are_out_already_cost_one_search(policy: LeaverPolicy)
         assert {n.outcome.held == Held() for n in at.ledger.recorded} == {policy == "delete"}
 
 
-async def test_a_terminal_that_cannot_be_asked_before_is_pushed_to() -> None:
+async def test_pairs_are_pushed_to_a_terminal_that_cannot_be_searched_before() -> None:
     async with house(Profile(has_search=False)) as at:
         people = [at.hire(n) for n in range(4)]
         await at.serve(*[pair(one, at.enrolled(one)) for one in people])
@@ -511,7 +513,7 @@ async def test_a_terminal_that_cannot_be_asked_before_is_pushed_to() -> None:
 
 
 @pytest.mark.parametrize("look", [True, False])
-async def test_a_wrong_password_costs_one_failed_login_and_blocks(
+async def test_a_wrong_password_costs_one_failed_login_and_the_terminal_rests(
     look: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
     async with house(password="gresita", identify=look) as at:
@@ -533,7 +535,7 @@ async def test_a_wrong_password_at_the_first_push_costs_one_failed_login() -> No
         assert len(at.ledger.recorded) == 1
 
 
-async def test_a_terminal_that_is_off_costs_one_attempt_and_blames_nobody() -> None:
+async def test_a_terminal_that_is_off_costs_one_attempt_and_no_pair_is_blamed() -> None:
     async with house(identify=True) as at:
         await at.terminal.switch_off()
         people = [at.hire(n) for n in range(5)]
@@ -545,7 +547,7 @@ async def test_a_terminal_that_is_off_costs_one_attempt_and_blames_nobody() -> N
         assert note.outcome.message.startswith("Terminal 127.0.0.1 cannot be reached")
 
 
-async def test_a_terminal_that_is_off_with_nobody_due_rests() -> None:
+async def test_a_terminal_that_is_off_rests_also_when_no_pair_is_due() -> None:
     async with house(identify=True) as at:
         await at.terminal.switch_off()
         await at.serve()
@@ -574,7 +576,7 @@ async def test_a_lost_lease_ends_the_visit_before_the_call() -> None:
         assert at.ledger.recorded == []
 
 
-async def test_a_row_that_cannot_be_worked_with_rests() -> None:
+async def test_a_terminal_whose_row_cannot_be_worked_with_rests() -> None:
     async with house() as at:
         at.visit.blame(TerminalUnusable("No address."))
         assert at.visit.resting is not None
@@ -617,7 +619,7 @@ async def test_a_terminal_that_goes_off_in_a_batch_is_not_tried_again(
         assert at.visit.failures == 1
 
 
-async def test_the_pair_in_hand_is_the_last_where_somebody_pressed_a_button() -> None:
+async def test_the_current_pair_is_the_last_where_somebody_pressed_a_button() -> None:
     async with house() as at:
         people = [at.hire(n) for n in range(3)]
         with at.visits.waiting_for(SITE):
@@ -629,7 +631,7 @@ async def test_the_pair_in_hand_is_the_last_where_somebody_pressed_a_button() ->
 # A mistake of ours
 
 
-async def test_a_mistake_of_ours_over_one_holds_up_nobody_else_and_forgets_no_number() -> None:
+async def test_a_mistake_of_ours_over_one_pair_delays_no_other_and_forgets_no_number() -> None:
     async with house(Profile(downloads_photos=False)) as at:
         ion, ana = at.hire(1, photo=True), at.hire(2)
         at.photo_fails = KeyError("a mistake")
@@ -664,7 +666,7 @@ async def test_a_mistake_of_ours_before_the_first_call_leaves_the_ledger_as_it_w
 @pytest.mark.parametrize("policy", ["expire", "delete", "keep"])
 @pytest.mark.parametrize("photo", [True, False])
 @pytest.mark.parametrize("count", [2, 3])
-async def test_numbers_that_change_hands_within_a_batch_end_nobody(
+async def test_numbers_that_change_hands_within_a_batch_end_the_access_of_nobody(
     count: int,
     photo: bool,  # noqa: FBT001 - a case of the table
     policy: LeaverPolicy,
@@ -692,7 +694,7 @@ async def test_numbers_that_change_hands_within_a_batch_end_nobody(
 
 
 @pytest.mark.parametrize("leaver_first", [True, False])
-async def test_a_leavers_number_that_another_gets_in_the_same_batch_opens_for_the_other(
+async def test_a_leavers_number_that_another_gets_in_the_same_batch_lets_the_other_pass(
     leaver_first: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
     async with house() as at:
@@ -712,7 +714,7 @@ async def test_a_leavers_number_that_another_gets_in_the_same_batch_opens_for_th
 
 
 @pytest.mark.parametrize("was_wanted", [True, False])
-async def test_a_photo_alone_leaves_the_whole_wanted_if_it_was(
+async def test_a_push_of_the_photo_alone_leaves_the_pair_wanted_if_it_was(
     was_wanted: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
     async with house(Profile(downloads_photos=False)) as at:
@@ -721,7 +723,7 @@ async def test_a_photo_alone_leaves_the_whole_wanted_if_it_was(
         mine = pair(ion, held, was_wanted=was_wanted)
         push = await at.pushes.push(at.visit, mine, ion, how=sync_photo)
         [settled] = await at.pushes.settle(at.visit, [push])
-        assert settled.outcome.status == "success"  # the name is not this push's
+        assert settled.outcome.status == "success"  # the name is not part of this push
         assert at.last(ion).retry_s == (0.0 if was_wanted else None)
         assert at.terminal.persons["1001"].face is not None
         assert at.terminal.persons["1001"].name == "Nume Vechi"
@@ -737,10 +739,10 @@ async def test_a_photo_alone_that_a_lying_terminal_did_not_keep_is_partial() -> 
         assert settled.outcome.held == Held(employee_no="1001", photo=UNKNOWN_PHOTO)
 
 
-# Held until later
+# Unread
 
 
-async def test_what_is_held_is_recorded_as_wanted_and_settled_in_one_search() -> None:
+async def test_unread_pushes_are_recorded_as_wanted_and_settled_in_one_search() -> None:
     async with house() as at:
         held = []
         for n in range(5):
@@ -758,10 +760,10 @@ async def test_what_is_held_is_recorded_as_wanted_and_settled_in_one_search() ->
 
 
 @pytest.mark.parametrize(("late", "most"), [(False, 1), (True, 5)])
-async def test_what_was_held_is_recorded_by_fives_and_what_was_not_in_its_order(
+async def test_unread_pushes_are_recorded_five_at_once_and_the_others_in_their_order(
     *, late: bool, most: int
 ) -> None:
-    """Not held: of two who had one number after each other, the second must be the last."""
+    """The others: where two people had one number in turn, the second must be recorded last."""
     async with house() as at:
         people = [at.hire(n) for n in range(7)]
         pushes = [await at.pushes.push(at.visit, pair(one), one) for one in people]
@@ -772,7 +774,7 @@ async def test_what_was_held_is_recorded_by_fives_and_what_was_not_in_its_order(
             assert [note.employee_id for note in at.ledger.recorded] == [one.id for one in people]
 
 
-async def test_a_lease_lost_while_held_ones_are_recorded_ends_it() -> None:
+async def test_a_lease_lost_while_unread_pushes_are_recorded_ends_the_recording() -> None:
     async with house() as at:
         pushes = [await at.pushes.push(at.visit, pair(one), one) for one in map(at.hire, range(7))]
         at.ledger.lost = True
@@ -781,7 +783,7 @@ async def test_a_lease_lost_while_held_ones_are_recorded_ends_it() -> None:
         assert at.ledger.recorded == []
 
 
-async def test_nothing_is_held_where_nothing_is_to_be_read_back() -> None:
+async def test_a_push_with_nothing_to_read_back_is_recorded_at_once() -> None:
     async with house() as at:
         nobody = at.hire(1, employee_no=None)
         push = await at.pushes.push(at.visit, pair(nobody), nobody)
@@ -794,7 +796,7 @@ async def test_nothing_is_held_where_nothing_is_to_be_read_back() -> None:
         assert at.visit.resting is not None  # at once, not when it is settled
 
 
-async def test_a_fatal_after_a_change_of_number_is_not_held() -> None:
+async def test_a_fatal_after_a_change_of_number_is_recorded_at_once() -> None:
     async with house(Profile(max_persons=1)) as at:
         ion = at.hire(1)
         push = await at.pushes.push(at.visit, pair(ion, at.enrolled(ion, "999")), ion)
@@ -810,7 +812,7 @@ async def finished(at: House) -> Run:
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 30])
-async def test_a_bulk_run_tells_of_every_pair_what_the_terminal_holds(page: int) -> None:
+async def test_a_bulk_run_says_of_every_pair_what_the_terminal_holds(page: int) -> None:
     """Also of the one that completed a page, whose result comes after the search."""
     async with house(Profile(lies_every=3)) as at:
         at.ledger.capabilities = Capabilities(page=page)
@@ -842,7 +844,7 @@ async def test_a_bulk_run_over_people_in_step_reads_back_a_page_at_a_time() -> N
 async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two swap numbers meanwhile: read back after that, each would be found under the other's."""
+    """Two people swap numbers meanwhile: read back later, each would be found under the other's."""
     async with house() as at:
         first, second, third = (at.hire(n) for n in (1, 2, 3))
         held = [at.enrolled(one) for one in (first, second)]

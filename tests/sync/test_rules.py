@@ -1,4 +1,4 @@
-"""The rules of the house as a table: what is asked of a terminal, and what is made of it."""
+"""The rules of a push as a table: the calls to a terminal, and the outcome."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +80,7 @@ ERASE: Call = ("erase", "1000")
 
 @dataclass
 class Recorder:
-    """A terminal that notes what it is asked, knows somebody or not, and fails where told to."""
+    """A terminal that notes its calls, knows the person or not, and fails where told to."""
 
     holds_them: bool = False
     fails: Mapping[str, Exception] = field(default_factory=dict)
@@ -149,11 +149,11 @@ async def run(
     return await sync(terminal, employee, held, policy, terminal.intend)
 
 
-def test_the_table_of_errors_is_whole() -> None:
+def test_the_table_of_errors_is_complete() -> None:
     assert set(EVERY_ERROR) == set(TerminalError.__subclasses__())
 
 
-# Somebody who may pass
+# A person who may pass
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_table_of_errors_is_whole() -> None:
         "wiped",
     ],
 )
-async def test_person_before_photo_and_a_photo_already_there_is_not_sent(
+async def test_the_person_is_put_before_the_photo_and_a_photo_already_there_is_not_sent(
     known: bool,  # noqa: FBT001 - a case of the table
     held: Held,
     asked_for_face: bool,  # noqa: FBT001
@@ -189,7 +189,7 @@ async def test_person_before_photo_and_a_photo_already_there_is_not_sent(
     assert outcome.held == BOTH
 
 
-async def test_somebody_without_a_photo_is_a_success_that_says_so() -> None:
+async def test_a_person_without_a_photo_is_a_success_that_says_so() -> None:
     terminal = Recorder()
     outcome = await run(terminal, NO_PHOTO)
     assert terminal.calls == [PUT_PERSON]
@@ -197,7 +197,7 @@ async def test_somebody_without_a_photo_is_a_success_that_says_so() -> None:
     assert "no photo" in outcome.message
 
 
-async def test_somebody_without_a_number_is_skipped_and_the_terminal_left_alone() -> None:
+async def test_a_person_without_a_number_is_skipped_and_the_terminal_is_left_alone() -> None:
     terminal = Recorder()
     outcome = await run(terminal, NO_NUMBER)
     assert terminal.calls == []
@@ -206,7 +206,7 @@ async def test_somebody_without_a_number_is_skipped_and_the_terminal_left_alone(
     assert outcome.held == NOTHING
 
 
-async def test_under_a_new_number_the_photo_is_sent_again() -> None:
+async def test_the_photo_is_sent_again_under_a_new_number() -> None:
     terminal = Recorder(holds_them=True)
     outcome = await run(terminal, held=OTHER_NUMBER)
     assert PUT_PERSON in terminal.calls
@@ -215,7 +215,7 @@ async def test_under_a_new_number_the_photo_is_sent_again() -> None:
 
 
 @pytest.mark.parametrize(("policy", "ended"), [("expire", "end_validity"), ("delete", "erase")])
-async def test_after_a_change_of_number_the_old_number_opens_no_gate(
+async def test_the_old_number_lets_nobody_pass_after_a_change_of_number(
     policy: LeaverPolicy, ended: str
 ) -> None:
     """Otherwise it stays valid until 2037, and the ledger has forgotten it."""
@@ -252,10 +252,10 @@ async def test_an_old_number_whose_end_was_a_lie_is_not_forgotten(
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
-async def test_a_terminal_that_cannot_be_asked_is_believed_that_the_old_number_is_ended(
+async def test_a_terminal_that_cannot_be_searched_is_believed_to_have_ended_the_old_number(
     error: type[TerminalError],
 ) -> None:
-    """But one that is not there now is asked later."""
+    """A terminal that cannot answer now is asked later."""
     later = (LoginRefused, TerminalBusy, TerminalTimeout, TerminalUnreachable)
     terminal = Recorder(fails={"find": error("Because.")})
     outcome = await run(terminal, held=OTHER_NUMBER)
@@ -263,12 +263,12 @@ async def test_a_terminal_that_cannot_be_asked_is_believed_that_the_old_number_i
     assert (outcome.status == "fatal") == (error in later)
 
 
-async def test_a_number_that_was_taken_away_opens_no_gate() -> None:
+async def test_a_number_that_was_taken_away_lets_nobody_pass() -> None:
     terminal = Recorder()
     outcome = await run(terminal, NO_NUMBER, held=BOTH)
     assert [call[:2] for call in terminal.calls] == [
         ("end_validity", "1000"),
-        ("remove_face", "1000"),  # HR may give the number to somebody without a photo
+        ("remove_face", "1000"),  # HR may give the number to a person without a photo
         ("find", "1000"),
     ]
     assert outcome.status == "skipped"
@@ -283,7 +283,7 @@ async def test_a_photo_that_hr_removed_is_removed_from_the_terminal() -> None:
         assert (outcome.status, outcome.held) == ("success", PERSON)
 
 
-async def test_a_photo_that_could_not_be_removed_is_said_so_and_not_forgotten() -> None:
+async def test_a_photo_that_could_not_be_removed_is_reported_and_not_forgotten() -> None:
     terminal = Recorder(holds_them=True, fails={"remove_face": TerminalBusy("Because.")})
     outcome = await run(terminal, NO_PHOTO, held=BOTH)
     assert outcome.status == "partial"
@@ -291,7 +291,7 @@ async def test_a_photo_that_could_not_be_removed_is_said_so_and_not_forgotten() 
     assert outcome.held.photo is not None
 
 
-async def test_pushed_anew_the_photo_goes_whatever_the_ledger_believes() -> None:
+async def test_a_push_of_everything_sends_the_photo_whatever_the_ledger_believes() -> None:
     terminal = Recorder(holds_them=True)
     await sync_anew(terminal, ION, BOTH, "expire", terminal.intend)
     assert terminal.calls == [PUT_PERSON, PUT_FACE]
@@ -300,7 +300,7 @@ async def test_pushed_anew_the_photo_goes_whatever_the_ledger_believes() -> None
 @pytest.mark.parametrize(
     ("error", "status"), [(PersonAbsent, "skipped"), (PhotoNotFetched, "partial")]
 )
-async def test_photo_only_touches_the_photo_alone(
+async def test_a_push_of_the_photo_only_touches_nothing_else(
     error: type[TerminalError], status: Status
 ) -> None:
     terminal = Recorder()
@@ -311,14 +311,14 @@ async def test_photo_only_touches_the_photo_alone(
     assert outcome.status == status
 
 
-async def test_photo_only_does_not_forget_an_old_number_that_still_opens() -> None:
+async def test_a_push_of_the_photo_only_does_not_forget_an_old_number_that_may_still_pass() -> None:
     held = Held(employee_no="999", photo="x")
     terminal = Recorder()
     outcome = await sync_photo(terminal, ION, held, "expire", terminal.intend)
     assert outcome.held.employee_no == "999"
 
 
-# What goes wrong
+# Errors
 
 PERSON_STEP: dict[type[TerminalError], Status] = dict.fromkeys(EVERY_ERROR, "fatal")
 PERSON_STEP[DataRefused] = "skipped"
@@ -339,7 +339,7 @@ PHOTO_STEP: dict[type[TerminalError], Status] = {
 
 
 @pytest.mark.parametrize(("kind", "status"), PERSON_STEP.items(), ids=str)
-async def test_an_error_at_the_person_ends_it_there(
+async def test_an_error_at_the_person_ends_the_push(
     kind: type[TerminalError], status: Status
 ) -> None:
     error = kind("Because.")
@@ -390,7 +390,7 @@ async def test_a_person_whom_the_terminal_may_have_taken_before_it_failed_can_st
         ("erase", LEFT, "delete"),
     ],
 )
-async def test_a_call_that_is_forbidden_is_no_outcome(
+async def test_a_forbidden_call_is_raised_and_is_no_outcome(
     error: ReceiverError, verb: str, employee: Employee, policy: LeaverPolicy
 ) -> None:
     terminal = Recorder(fails={verb: error})
@@ -426,7 +426,7 @@ async def test_a_leaver_is_treated_as_the_policy_says(
     ("policy", "calls"),
     [("expire", [("end_validity", "1000", "")]), ("delete", [ERASE]), ("keep", [])],
 )
-async def test_somebody_gone_from_hr_leaves_under_the_number_the_terminal_holds(
+async def test_a_leaver_whom_hr_deleted_leaves_under_the_number_that_the_terminal_holds(
     policy: LeaverPolicy, calls: list[Call]
 ) -> None:
     terminal = Recorder()
@@ -450,7 +450,7 @@ async def test_a_leaver_whose_number_changed_leaves_under_the_number_the_termina
 
 @pytest.mark.parametrize("policy", ["expire", "delete"])
 async def test_a_leaver_whose_number_changed_leaves_under_both(policy: LeaverPolicy) -> None:
-    """Hardware that hung elsewhere may know them by the number that the ledger has not."""
+    """Hardware that hung elsewhere may know them by the number that the ledger lacks."""
     terminal = Recorder()
     outcome = await run(terminal, LEFT, OTHER_NUMBER, policy)
     assert [call[1] for call in terminal.calls] == ["999", "1000"]
@@ -464,7 +464,7 @@ async def test_a_leaver_whose_number_changed_leaves_under_both(policy: LeaverPol
 
 @pytest.mark.parametrize(("policy", "verb"), [("expire", "end_validity"), ("delete", "erase")])
 @pytest.mark.parametrize(("kind", "status"), PERSON_STEP.items(), ids=str)
-async def test_a_leaver_who_could_not_be_ended_is_held_as_before(
+async def test_a_leaver_whose_access_could_not_be_ended_is_held_as_before(
     kind: type[TerminalError], status: Status, policy: LeaverPolicy, verb: str
 ) -> None:
     error = kind("Because.")
@@ -477,7 +477,9 @@ async def test_a_leaver_who_could_not_be_ended_is_held_as_before(
 
 
 @pytest.mark.parametrize("error", [NotSupported(), AnswerUnexplained()])
-async def test_who_cannot_be_erased_passes_no_longer_all_the_same(error: TerminalError) -> None:
+async def test_a_leaver_who_cannot_be_erased_passes_no_longer_all_the_same(
+    error: TerminalError,
+) -> None:
     terminal = Recorder(fails={"erase": error})
     outcome = await run(terminal, LEFT, BOTH, "delete")
     assert terminal.calls == [ERASE, END]
@@ -485,8 +487,8 @@ async def test_who_cannot_be_erased_passes_no_longer_all_the_same(error: Termina
 
 
 @pytest.mark.parametrize("how", [sync, sync_anew])
-async def test_whom_a_search_did_not_find_is_put_as_somebody_new(how: Sync) -> None:
-    """Some terminal may answer OK to a change of somebody whom it does not hold, for ever."""
+async def test_a_person_whom_a_search_did_not_find_is_put_as_a_new_one(how: Sync) -> None:
+    """A terminal may answer OK to every change of a person whom it does not hold."""
     terminal = Recorder(holds_them=False)
     held = Held(employee_no="1000", photo=NOT_THERE)
     outcome = await how(cast("TerminalClient", terminal), ION, held, "expire", terminal.intend)
@@ -495,7 +497,7 @@ async def test_whom_a_search_did_not_find_is_put_as_somebody_new(how: Sync) -> N
     assert outcome.held == BOTH
 
 
-async def test_whoever_returns_is_put_anew_and_keeps_a_photo_that_only_expired() -> None:
+async def test_a_person_who_returns_is_put_again_and_keeps_a_photo_that_only_expired() -> None:
     expired = await run(Recorder(holds_them=True), LEFT, BOTH, "expire")
     terminal = Recorder(holds_them=True)
     assert (await run(terminal, ION, expired.held)).held == BOTH
@@ -546,18 +548,18 @@ async def test_the_ledger_hears_of_a_number_before_the_terminal_does() -> None:
 
 @pytest.mark.parametrize("how", [sync, sync_anew, sync_photo])
 @pytest.mark.parametrize("held", [PERSON, OTHER_PHOTO])
-async def test_a_face_is_changed_only_once_the_ledger_believes_in_none(
+async def test_a_face_is_changed_only_after_the_ledger_believes_in_none(
     how: Callable[[Recorder, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]], held: Held
 ) -> None:
-    """A receiver that dies after the call must not leave the old photo believed in."""
+    """If a receiver dies after the call, the ledger must not believe in the old photo."""
     terminal = Recorder(holds_them=True, fails={"put_face": LeaseLost()})
     with pytest.raises(LeaseLost):
         await how(terminal, ION, held, "expire", terminal.intend)
     assert terminal.intended == ["1000"]
 
 
-async def test_under_a_number_that_was_anothers_no_old_face_is_left() -> None:
-    """The terminal knows somebody by it, the ledger nobody: one who gave it up, or an old app's."""
+async def test_no_old_face_is_left_under_a_number_that_was_anothers() -> None:
+    """The terminal knows a person by it, the ledger does not: a former owner, or the old app's."""
     terminal = Recorder(holds_them=True)
     outcome = await run(terminal, NO_PHOTO, held=NOTHING)
     assert terminal.calls == [PUT_PERSON, ("remove_face", "1000")]

@@ -50,7 +50,7 @@ POLICIES: list[LeaverPolicy] = ["expire", "delete", "keep"]
     ],
 )
 @pytest.mark.parametrize("policy", POLICIES)
-def test_who_may_pass_could_be_in_step_where_the_ledger_has_number_and_photo(
+def test_a_person_who_may_pass_could_be_in_step_where_the_ledger_has_number_and_photo(
     employee: Employee,
     held: Held,
     could: bool,  # noqa: FBT001 - a case of the table
@@ -78,14 +78,14 @@ def test_a_leaver_could_be_in_step_where_the_ledger_has_a_number_to_ask_for(
     policy: LeaverPolicy,
     could: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
-    # One whom the ledger does not know there may be all the same, by the number that HR gave.
+    # A leaver whom the ledger does not know may be there all the same, by the number of HR's.
     could = could or (policy != "keep" and employee.employee_no is not None)
-    # One whom it knows by another number must be asked for by both.
+    # A leaver whom it knows by another number must be asked for by both.
     could = could and not (employee == LEFT and held == OTHER_NUMBER)
     assert (number_to_ask(employee, held, policy) is not None) is could
 
 
-# Which are, as the terminal says
+# Which pairs are in step, as the terminal says
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -122,19 +122,19 @@ def test_a_person_whom_the_terminal_holds_as_hr_has_them_is_a_success(
         replace(THERE, access="other"),
     ],
 )
-def test_a_person_of_whom_anything_is_otherwise_or_not_told_is_pushed(
+def test_a_person_about_whom_anything_differs_or_is_not_told_is_pushed(
     there: Found | None,
 ) -> None:
     assert already_so(ION, BOTH, "expire", {"1000": there}) is None
 
 
-def test_somebody_who_was_not_asked_for_is_pushed() -> None:
+def test_a_person_who_was_not_asked_for_is_pushed() -> None:
     assert already_so(ION, BOTH, "expire", {}) is None
     assert already_so(LEFT, BOTH, "expire", {}) is None
     assert already_so(ION, Held(), "expire", {"1000": THERE}) is None
 
 
-def test_a_face_that_hr_has_no_photo_for_is_removed() -> None:
+def test_a_face_that_hr_has_no_photo_for_is_not_in_step() -> None:
     assert already_so(NO_PHOTO, PERSON, "expire", {"1000": THERE}) is None
 
 
@@ -171,7 +171,7 @@ def test_a_leaver_is_in_step_where_the_terminal_lets_them_pass_no_longer(
         assert (outcome.status, outcome.expected) == ("success", ())
 
 
-# What is otherwise
+# Differences
 
 
 def named(ours: str, theirs: str | None) -> list[str]:
@@ -219,7 +219,7 @@ def test_a_name_that_is_cut_or_in_a_poor_charset_is_the_same(ours: str, theirs: 
         ("Popescu Ion", "P?"),
     ],
 )
-def test_another_name_is_another(ours: str, theirs: str) -> None:
+def test_another_name_is_a_difference(ours: str, theirs: str) -> None:
     assert named(ours, theirs) == ["the name of 1000 is another"]
 
 
@@ -233,7 +233,7 @@ def test_another_name_is_another(ours: str, theirs: str) -> None:
         ("permanent", ["the validity of 1000 is another"]),
     ],
 )
-def test_whoever_may_pass_does_so_until_our_day(access: object, words: list[str]) -> None:
+def test_a_person_who_may_pass_does_so_until_our_last_day(access: object, words: list[str]) -> None:
     assert differences(EXPECTED, _with(access)) == words
 
 
@@ -251,7 +251,7 @@ def _with(access: object) -> Found:
         ("permanent", ["person 1000 may still pass"]),
     ],
 )
-def test_whoever_left_does_not_pass_at_all(access: object, words: list[str]) -> None:
+def test_a_leaver_does_not_pass_at_all(access: object, words: list[str]) -> None:
     assert differences(Expected(employee_no="1000", may_pass=False), _with(access)) == words
 
 
@@ -277,7 +277,7 @@ def test_a_face_is_there_where_it_should_be(
     assert differences(replace(EXPECTED, face=face), replace(THERE, faces=faces)) == words
 
 
-def test_somebody_absent_is_one_difference_and_a_leaver_absent_is_none() -> None:
+def test_an_absent_person_is_one_difference_and_an_absent_leaver_is_none() -> None:
     assert differences(EXPECTED, None) == ["person 1000 is not there"]
     assert differences(Expected(employee_no="1000", may_pass=None), None) == [
         "person 1000 is not there"
@@ -285,7 +285,7 @@ def test_somebody_absent_is_one_difference_and_a_leaver_absent_is_none() -> None
     assert differences(Expected(employee_no="1000", may_pass=False), None) == []
 
 
-def test_photo_alone_asks_for_nothing_but_the_face() -> None:
+def test_a_push_of_the_photo_alone_expects_nothing_but_the_face() -> None:
     expected = Expected(employee_no="1000", may_pass=None, face=True)
     assert differences(expected, replace(ENDED, name="Altul")) == []
     assert differences(expected, replace(ENDED, faces=0)) == ["1000 has no face there"]
@@ -298,7 +298,7 @@ def test_several_differences_are_told_together() -> None:
     ]
 
 
-# An outcome in the light of it
+# Outcomes after reading back
 
 
 def pushed(*expected: Expected, held: Held = BOTH) -> Outcome:
@@ -307,7 +307,7 @@ def pushed(*expected: Expected, held: Held = BOTH) -> Outcome:
     )
 
 
-def test_what_the_terminal_holds_stands() -> None:
+def test_an_outcome_that_the_terminal_confirms_stands() -> None:
     outcome = pushed()
     assert judged(outcome, {"1000": THERE}) == outcome
     assert judged(replace(outcome, expected=()), {}) == replace(outcome, expected=())
@@ -355,10 +355,10 @@ STILL_999 = replace(THERE, employee_no="999")
 
 @pytest.mark.parametrize("order", [(EXPECTED, GONE_999), (GONE_999, EXPECTED)])
 @pytest.mark.parametrize("there", [THERE, None, replace(THERE, faces=0)])
-def test_an_old_number_that_still_opens_is_not_forgotten(
+def test_an_old_number_that_may_still_pass_is_not_forgotten(
     order: tuple[Expected, ...], there: Found | None
 ) -> None:
-    """Under the new one alone it would stay valid until 2037: nothing else knows it."""
+    """If the ledger had the new one alone, the old one would stay valid until 2037."""
     found = {"999": STILL_999} | ({"1000": there} if there else {})
     outcome = judged(pushed(*order), found)
     assert (outcome.status, outcome.step) == ("fatal", "person")
@@ -366,7 +366,7 @@ def test_an_old_number_that_still_opens_is_not_forgotten(
     assert outcome.held == Held(employee_no="999", photo=UNKNOWN_PHOTO)
 
 
-def test_an_old_number_that_is_ended_does_not_hide_what_is_wrong_with_the_new_one() -> None:
+def test_an_old_number_that_is_ended_does_not_hide_a_fault_of_the_new_one() -> None:
     found = {"999": replace(STILL_999, access="ended")}
     outcome = judged(pushed(EXPECTED, GONE_999), found)
     assert "1000 is not there" in outcome.message
@@ -375,7 +375,7 @@ def test_an_old_number_that_is_ended_does_not_hide_what_is_wrong_with_the_new_on
 
 @pytest.mark.parametrize("held", [Held(), BOTH])
 def test_a_leaver_who_still_passes_is_not_forgotten(held: Held) -> None:
-    """Also one who was to be erased, and whom HR may have no row of any more."""
+    """Also a leaver who was to be erased, and of whom HR may have no row any more."""
     gone = Expected(employee_no="1000", may_pass=False)
     outcome = judged(pushed(gone, held=held), {"1000": THERE})
     assert (outcome.status, outcome.held) == ("fatal", UNSURE)

@@ -1,4 +1,4 @@
-"""A visit's end while Supabase is away: what was decided on is not forgotten."""
+"""A visit that ends while Supabase is away: its decisions are not forgotten."""
 
 import time
 from collections.abc import AsyncIterator
@@ -31,7 +31,9 @@ async def visits_noted_by(notes: NotedLedger) -> AsyncIterator[Visits]:
         yield Visits(SETTINGS, cast("Ledger", notes), gate, http, no_photo, Metrics())
 
 
-async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back() -> None:
+async def test_a_terminal_that_could_not_be_given_back_is_given_back_once_supabase_is_back() -> (
+    None
+):
     notes = NotedLedger(fails=SupabaseUnreachable())
     async with visits_noted_by(notes) as visits:
         visit = visits.begin(LEASED, asked_at=time.monotonic())
@@ -47,7 +49,7 @@ async def test_a_terminal_that_could_not_be_given_back_is_when_supabase_is_back(
 
 @pytest.mark.parametrize("fault", [LeaseLost(), SupabaseRefused()])
 @pytest.mark.parametrize("late", [False, True])
-async def test_what_cannot_ever_be_given_back_keeps_nobody_from_working(
+async def test_a_terminal_that_can_never_be_given_back_stops_no_work(
     fault: SupabaseError | LeaseLost,
     late: bool,  # noqa: FBT001 - a case of the table
 ) -> None:

@@ -1,4 +1,4 @@
-"""The worker's loop alone; what it does with a real ledger is in the end-to-end tests."""
+"""The worker's loop alone; the end-to-end tests run it with a real ledger."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ class NoVisits:
         pass
 
 
-async def test_webhooks_by_the_thousand_do_not_become_as_many_questions() -> None:
+async def test_thousands_of_webhooks_do_not_become_as_many_claims() -> None:
     settings = Settings.from_env(ENVIRONMENT)
     ledger = NotedLedger()
     gate = Gate(lanes=1, pause_s=0.0)
