@@ -41,7 +41,7 @@ async def lines(watched: Run, count: int | None = None) -> list[dict[str, Any]]:
     return seen
 
 
-async def test_whoever_comes_late_sees_everything_from_the_start() -> None:
+async def test_a_watcher_who_comes_late_sees_everything_from_the_start() -> None:
     watched = run()
     early = asyncio.create_task(lines(watched))
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_a_silent_run_pings_so_that_no_proxy_gives_up(
     assert [line["type"] for line in await lines(watched, 4)] == ["start", "ping", "ping", "ping"]
 
 
-def test_what_was_not_reached_is_named_by_employee_and_terminal() -> None:
+def test_pairs_that_were_not_reached_are_named_by_employee_and_terminal() -> None:
     watched = run()
     watched.add(result(0, 0))
     watched.add(result(0, 1))
@@ -94,7 +94,7 @@ def test_the_result_comes_with_the_progress_only_at_the_end() -> None:
     assert watched.progress()["result"]["summary"]["success"] == 1
 
 
-async def test_a_result_that_turned_out_otherwise_is_amended_everywhere() -> None:
+async def test_a_result_that_proved_wrong_is_amended_everywhere() -> None:
     watched = run()
     early = asyncio.create_task(lines(watched))
     await asyncio.sleep(0)
@@ -135,8 +135,8 @@ def test_an_amendment_does_not_take_the_place_of_the_first_fatal() -> None:
     assert watched.first_fatal == f"device {SITES[1][0]}: Words."
 
 
-async def test_a_result_that_turned_out_as_it_was_said_is_not_told_again() -> None:
-    """What was to be expected of the terminal is nobody's to watch."""
+async def test_a_result_that_proved_right_is_not_told_again() -> None:
+    """Watchers are not shown what was expected of the terminal."""
     watched = run()
     watched.add(result(0, 0))
     again = result(0, 0)
@@ -147,7 +147,7 @@ async def test_a_result_that_turned_out_as_it_was_said_is_not_told_again() -> No
     assert [line["type"] for line in await lines(watched)] == ["start", "result", "end"]
 
 
-def test_what_was_not_told_yet_is_not_amended() -> None:
+def test_a_result_that_was_not_told_yet_is_not_amended() -> None:
     watched = run()
     watched.add(result(0, 0))
     watched.amend(result(1, 1, "fatal"))
