@@ -127,7 +127,7 @@ def test_an_edit_of_our_tables_is_an_event(
         event(table="angajati_biometrie", record={"id": str(OTHER), "angajat_id": False}),
     ],
 )
-def test_anything_else_that_is_json_is_not_an_event_of_ours(given_event: object) -> None:
+def test_any_other_json_is_not_an_event_of_ours(given_event: object) -> None:
     with pytest.raises(EventNotOurs):
         parse(given_event)
 
@@ -157,7 +157,7 @@ VALID = json.dumps(event()).encode()
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused_as_such(body: bytes) -> None:
     with pytest.raises(BodyNotJson):
         parse_event(body)
 
@@ -176,7 +176,7 @@ def test_json_in_another_encoding_than_utf_8_is_not_json(encoding: str) -> None:
         parse_event(VALID.decode().encode(encoding))
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts_as_in_postgres() -> None:
+def test_the_last_of_two_equal_keys_counts_as_in_postgres() -> None:
     twice = VALID.replace(b'"record":', b'"record": {"id": "x"}, "record":', 1)
     assert parse_event(twice).employee_id == EMPLOYEE
 

@@ -1,4 +1,4 @@
-"""How answers are written to the socket; what its limits do is in `test_storms`."""
+"""How answers are written to the socket; its limits are tested in `test_storms`."""
 
 import asyncio
 from typing import Any, cast
@@ -42,7 +42,7 @@ async def test_head_and_body_leave_in_one_write() -> None:
     assert socket.done == [HEAD + b"{}", HEAD + b"[]"]
 
 
-async def test_a_head_whose_body_is_long_in_coming_does_not_wait_for_it() -> None:
+async def test_a_head_does_not_wait_for_a_body_that_comes_late() -> None:
     socket, transport = one_write()
     transport.write(HEAD)
     assert socket.done == []
@@ -53,7 +53,7 @@ async def test_a_head_whose_body_is_long_in_coming_does_not_wait_for_it() -> Non
     assert socket.done == [HEAD, b"{}", b"more"]
 
 
-async def test_what_was_kept_is_written_before_the_end() -> None:
+async def test_a_head_that_was_kept_is_written_before_the_end() -> None:
     socket, transport = one_write()
     transport.write(HEAD)
     transport.close()
@@ -61,7 +61,7 @@ async def test_what_was_kept_is_written_before_the_end() -> None:
     assert socket.done == [HEAD, "closed"]
 
 
-async def test_all_else_is_the_transports_own() -> None:
+async def test_every_other_call_goes_to_the_transport_itself() -> None:
     _, transport = one_write()
     assert transport.get_write_buffer_size() == 7
     assert not transport.is_closing()

@@ -72,7 +72,7 @@ def world(embedded_postgres: PostgresServer) -> Iterator[World]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_every_answer_is_documented(case: Any, world: World) -> None:
-    # Somebody else each time, or the rate limit would answer for all that is behind it.
+    # Another user each time, or the rate limit would answer instead of the routes behind it.
     token = world.supabase.access_token(sub=f"user-{id(case)}-{case.path_parameters}"[:200])
     [row] = asyncio.run(world.execute("select id::text from angajati"))
     if isinstance(case.body, dict) and UUID.fullmatch(str(case.body.get("angajat_id"))):
@@ -116,7 +116,7 @@ class HookTypes:
         )
 
     def members(self, text: str) -> dict[str, tuple[str, bool]]:
-        """Return of each member its type, and whether it is always there."""
+        """Return the type of each member, and whether it is always there."""
         found = {
             name: (kind.strip(), not optional)
             for name, optional, kind in re.findall(r"(\w+)(\??): ([^;}]+)", text)
@@ -128,7 +128,7 @@ class HookTypes:
         return found
 
     def faults(self, text: str, schema: Any, where: str) -> list[str]:
-        """Return where an object of this type is not what the document says of it."""
+        """Return the places where an object of this type differs from the document."""
         variants = [resolved(one) for one in schema.get("anyOf", [schema])]
         if not all("properties" in one for one in variants):
             return [f"{where} is no object"]
@@ -149,7 +149,7 @@ class HookTypes:
             return self._faults_of_kind(kind[:-2], schema["items"], where)
         if literals(text := self.texts.get(kind, kind)):
             said = set(schema.get("enum", [schema.get("const")]))
-            # A line is told by one of its words at a time; any other list of words is whole.
+            # A line is recognised by one of its words; any other list of words is complete.
             agrees = said <= literals(text) if "const" in schema else said == literals(text)
             return [] if agrees else [f"{where} is {sorted(map(str, said))}, not {kind}"]
         if kind in self.texts:
@@ -215,7 +215,9 @@ def test_the_hooks_types_are_those_of_the_document() -> None:
         ("run_id?: string }", "run_id: string }", "Refusal.run_id"),
     ],
 )
-def test_a_hook_that_strays_from_the_document_is_found(said: str, instead: str, fault: str) -> None:
+def test_a_hook_that_differs_from_the_document_is_found(
+    said: str, instead: str, fault: str
+) -> None:
     source = HOOK.read_text(encoding="utf-8")
     assert source.count(said) == 1
     assert fault in "\n".join(faults_of_the_hook(source.replace(said, instead)))

@@ -31,7 +31,7 @@ PATH = "/webhooks/supabase"
 EMPLOYEE = "7b0e4f5a-1c2d-4e3f-8a9b-0c1d2e3f4a5b"
 KEY, OLD_KEY, FOREIGN_KEY = (hashlib.sha256(name).digest() for name in (b"new", b"old", b"foreign"))
 MARKER = "Marker7f3aQ"
-"""Planted in whatever is sent and refused; never in an answer, never in a log."""
+"""Planted in each request that is refused; never in an answer, never in a log."""
 ONE_MIB = 1024 * 1024
 ACCEPTED = {"accepted": True, "angajat_id": EMPLOYEE}
 REFUSALS = {400, 401, 408, 413, 422}
@@ -178,7 +178,7 @@ def assert_refused(response: httpx.Response, status: int) -> None:
     assert MARKER not in f"{response.text} {response.headers}"
 
 
-# What is accepted
+# Accepted requests
 
 
 @pytest.mark.parametrize("key", [KEY, OLD_KEY], ids=["new", "old"])
@@ -195,7 +195,7 @@ def test_a_webhook_that_is_repeated_is_accepted_again(service: Service) -> None:
 
 
 @pytest.mark.parametrize("separator", [b" ", b", "])
-def test_of_several_signatures_in_a_header_one_right_one_is_enough(
+def test_one_right_signature_of_several_in_a_header_is_enough(
     service: Service, separator: bytes
 ) -> None:
     wrong = signed(BODY, key=FOREIGN_KEY)[-1][1]
@@ -222,13 +222,15 @@ def test_a_body_of_exactly_1_mib_is_taken_and_one_byte_more_is_not(service: Serv
     assert_refused(service.post(body + b" ", signed(body + b" ")), 413)
 
 
-def test_biometric_data_of_nobody_is_accepted_without_an_employee(service: Service) -> None:
+def test_biometric_data_that_belong_to_no_employee_are_accepted_without_one(
+    service: Service,
+) -> None:
     body = json.dumps(event(table="angajati_biometrie", record={"id": EMPLOYEE})).encode()
     response = service.post(body, signed(body))
     assert (response.status_code, response.json()) == (202, {"accepted": True, "angajat_id": None})
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts(service: Service) -> None:
+def test_the_last_of_two_equal_keys_counts(service: Service) -> None:
     body = BODY.replace(b'"record":', b'"record": 7, "record":', 1)
     assert service.post(body, signed(body)).json() == ACCEPTED
 
@@ -244,7 +246,7 @@ def test_an_accepted_webhook_leaves_the_id_in_the_log_and_nothing_else_of_the_ro
     assert MARKER not in service.log
 
 
-# What is refused
+# Refused requests
 
 Sent = tuple[bytes, Headers]
 
@@ -344,7 +346,7 @@ def test_a_chunked_body_that_is_too_large_gets_its_answer(service: Service, size
     assert_refused(response, 413)
 
 
-def test_a_body_that_ends_early_is_refused_and_wakes_nobody(service: Service) -> None:
+def test_a_body_that_ends_early_is_refused_and_wakes_no_worker(service: Service) -> None:
     before = len(service.log)
     headers = [*signed(BODY), (b"content-length", b"%d" % (len(BODY) + 1))]
     with service.connect() as connection:
@@ -363,7 +365,7 @@ def test_a_body_that_ends_early_is_refused_and_wakes_nobody(service: Service) ->
     assert service.post(BODY, signed(BODY)).status_code == 202
 
 
-def test_a_body_that_never_comes_is_waited_for_so_long_and_no_longer(
+def test_waiting_for_a_body_that_never_comes_has_a_limit(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiver.web.request, "BODY_TIMEOUT_S", 0.2)
@@ -378,7 +380,7 @@ def test_a_body_that_never_comes_is_waited_for_so_long_and_no_longer(
     assert MARKER.encode() not in answered
 
 
-def test_a_body_that_comes_byte_by_byte_and_never_ends_is_not_waited_for_either(
+def test_waiting_for_a_body_that_comes_byte_by_byte_and_never_ends_has_a_limit(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiver.web.request, "BODY_TIMEOUT_S", 0.2)
@@ -447,12 +449,12 @@ def test_readyz_says_that_supabase_cannot_be_reached(service: Service) -> None:
     assert "sb_secret" not in response.text
 
 
-# Whatever else may be sent
+# Any other request
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """Another app of the same kind, asked without a socket; what it does not catch comes out."""
+    """Another app of the same kind, asked without a socket; it raises what it does not catch."""
 
     app: Starlette
     runner: asyncio.Runner
@@ -522,7 +524,7 @@ def requests(draw: st.DrawFn) -> Sent:
 @example((BODY, [*signed(BODY), (b"content-encoding", b"gzip")]))
 @example((b"\xff", signed(b"\xff")))
 @example((b"", [(b"webhook-id", b""), (b"webhook-id", b"")]))
-def test_whatever_is_sent_the_answer_is_one_of_those_documented(
+def test_any_request_gets_one_of_the_documented_answers(
     in_process: InProcess, request_: Sent
 ) -> None:
     response = in_process.post(*request_)
@@ -545,7 +547,7 @@ def test_a_signed_body_with_any_one_byte_changed_is_a_forgery(
 
 @settings(deadline=None, max_examples=100)
 @given(body=BODIES, headers=st.lists(st.tuples(NAMES, VALUES), max_size=5))
-def test_nothing_without_a_signature_is_let_in(
+def test_no_request_without_a_signature_is_let_in(
     in_process: InProcess, body: bytes, headers: Headers
 ) -> None:
     assert_refused(in_process.post(body, headers), 401)
