@@ -112,7 +112,7 @@ async def a_world(server: PostgresServer, pause_s: float = 0.0) -> AsyncIterator
 
 
 async def says_ready(_: Request) -> Response:
-    """Stand where the receiver would, whose worker would be at the terminals too."""
+    """Stand in for the receiver, whose worker would call the terminals too."""
     return JSONResponse({"status": "ready"})
 
 
@@ -145,7 +145,7 @@ async def test_where_all_is_well_every_line_says_so_and_the_exit_code_is_0(world
     assert all("DS-K1T342MFWX-E1, firmware V4.39.0" in line for line in devices)
 
 
-async def test_a_legacy_key_is_as_good(world: World) -> None:
+async def test_a_legacy_key_passes_the_check(world: World) -> None:
     said = await check(world, SUPABASE_SERVICE_ROLE_KEY=world.supabase.service_role_key)
     assert said.code == 0
 
@@ -180,7 +180,7 @@ async def test_any_of_several_webhook_secrets_may_be_the_vaults(world: World) ->
 
 
 @pytest.mark.parametrize("name", ["SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "WEBHOOK_SECRET"])
-async def test_a_variable_that_is_missing_is_named_and_nobody_is_asked(
+async def test_a_missing_variable_is_named_and_supabase_is_not_asked(
     world: World, name: str
 ) -> None:
     said = await check(world, **{name: None})
@@ -203,7 +203,7 @@ async def test_every_variable_at_fault_is_named_at_once_and_none_with_its_value(
 # Supabase and its database
 
 
-async def test_supabase_that_is_off_is_said_so_and_no_terminal_is_asked(world: World) -> None:
+async def test_supabase_that_is_off_is_reported_and_no_terminal_is_asked(world: World) -> None:
     await world.supabase.switch_off()
     said = await check(world)
     assert_only_fault(said, "database", "cannot be reached", "SUPABASE_URL")
@@ -211,7 +211,7 @@ async def test_supabase_that_is_off_is_said_so_and_no_terminal_is_asked(world: W
 
 
 @pytest.mark.parametrize("kind", ["secret", "legacy"])
-async def test_a_wrong_key_is_said_so(world: World, kind: str) -> None:
+async def test_a_wrong_key_is_reported(world: World, kind: str) -> None:
     key = {
         "secret": "sb_secret_0123456789abcdefghijklmn",
         "legacy": world.supabase.service_role_key.rpartition(".")[0] + "." + "A" * 43,
@@ -226,18 +226,18 @@ async def test_the_key_for_browsers_is_not_the_service_key(world: World, kind: s
     assert_only_fault(said, "database", "SUPABASE_SERVICE_ROLE_KEY")
 
 
-async def test_migrations_that_are_missing_are_said_so(world: World) -> None:
+async def test_missing_migrations_are_reported(world: World) -> None:
     await world.execute((ROOT / "sql" / "uninstall.sql").read_text(encoding="utf-8"))
     assert_only_fault(await check(world), "sql/")
 
 
-async def test_a_last_migration_that_is_missing_is_said_so(world: World) -> None:
+async def test_a_missing_last_migration_is_reported(world: World) -> None:
     await world.execute("drop function public.hikvision_sync_check()")
     assert_only_fault(await check(world), "sql/")
 
 
 @pytest.mark.parametrize("name", ["webhook_url", "webhook_secret"])
-async def test_a_vault_secret_that_is_missing_is_said_so(world: World, name: str) -> None:
+async def test_a_missing_vault_secret_is_reported(world: World, name: str) -> None:
     await world.execute("delete from vault.secrets where name = %s", f"hikvision_sync_{name}")
     said = await check(world)
     assert_only_fault(said, f"database: {name}", f"hikvision_sync_{name}", "missing")
@@ -249,7 +249,7 @@ async def set_vault(world: World, name: str, value: str) -> None:
     await world.execute(statement, value, f"hikvision_sync_{name}")
 
 
-async def test_a_vault_secret_other_than_the_receivers_is_said_so(world: World) -> None:
+async def test_a_vault_secret_other_than_the_receivers_is_reported(world: World) -> None:
     await set_vault(world, "webhook_secret", (await command("secret")).out.strip())
     assert_only_fault(
         await check(world), "database: webhook_secret", "WEBHOOK_SECRET", "hikvision_sync_webhook"
@@ -257,12 +257,12 @@ async def test_a_vault_secret_other_than_the_receivers_is_said_so(world: World) 
 
 
 @pytest.mark.parametrize("value", ["v1,whsec_AAAA", "parola", "whsec_A A", "whsec_AAAAA"])
-async def test_a_vault_secret_that_is_none_is_said_so(world: World, value: str) -> None:
+async def test_a_malformed_vault_secret_is_reported(world: World, value: str) -> None:
     await set_vault(world, "webhook_secret", value)
     assert_only_fault(await check(world), "database: webhook_secret")
 
 
-async def test_a_webhook_url_that_leads_elsewhere_is_said_so(world: World) -> None:
+async def test_a_webhook_url_that_leads_elsewhere_is_reported(world: World) -> None:
     await set_vault(world, "webhook_url", "https://receiver.example/webhooks/supabase/")
     assert_only_fault(await check(world), "database: webhook_url", "/webhooks/supabase")
 
@@ -275,9 +275,7 @@ async def test_a_webhook_url_that_leads_elsewhere_is_said_so(world: World) -> No
         ("dispozitive_pontaj", "hikvision_sync_changed"),
     ],
 )
-async def test_a_trigger_that_is_disabled_is_said_so(
-    world: World, table: str, trigger: str
-) -> None:
+async def test_a_disabled_trigger_is_reported(world: World, table: str, trigger: str) -> None:
     await world.execute(f"alter table public.{table} disable trigger {trigger}")
     assert_only_fault(await check(world), "database: triggers", "7 of 8", "sql/0003_triggers.sql")
 
@@ -285,7 +283,7 @@ async def test_a_trigger_that_is_disabled_is_said_so(
 async def test_a_copy_of_our_tables_elsewhere_does_not_hide_a_disabled_trigger(
     world: World,
 ) -> None:
-    """Five of the name are not the five: a staging schema has its own."""
+    """Triggers of the same names in another schema are not ours: a staging schema has its own."""
     await world.execute("create schema staging")
     await world.execute("create table staging.angajati (like public.angajati)")
     await world.execute(
@@ -300,7 +298,7 @@ async def test_a_copy_of_our_tables_elsewhere_does_not_hide_a_disabled_trigger(
     assert_only_fault(await check(world), "database: triggers")
 
 
-async def test_a_company_without_an_active_terminal_is_said_so(world: World) -> None:
+async def test_a_company_without_an_active_terminal_is_reported(world: World) -> None:
     await world.execute("update dispozitive_pontaj set status = 'inactiv'")
     said = await check(world)
     assert_only_fault(said, "database: terminals", "dispozitive_pontaj", "activ")
@@ -310,7 +308,7 @@ async def test_a_company_without_an_active_terminal_is_said_so(world: World) -> 
 # Terminals
 
 
-async def test_a_terminal_that_is_off_is_said_so_and_the_other_is_asked(world: World) -> None:
+async def test_a_terminal_that_is_off_is_reported_and_the_other_is_asked(world: World) -> None:
     off, _ = world.sites
     await off.terminal.switch_off()
     said = await check(world)
@@ -318,14 +316,14 @@ async def test_a_terminal_that_is_off_is_said_so_and_the_other_is_asked(world: W
     assert len([line for line in said.well if "firmware" in line]) == 1
 
 
-async def test_a_terminal_that_is_silent_is_said_so(world: World) -> None:
+async def test_a_terminal_that_is_silent_is_reported(world: World) -> None:
     silent, _ = world.sites
     await silent.terminal.hang()
     said = await check(world, DEVICE_TIMEOUT_SECONDS="0.5")
     assert_only_fault(said, "terminal 127.0.0.1", "within 0.5 s")
 
 
-async def test_a_wrong_password_is_said_so_and_tried_once_however_often_one_checks(
+async def test_a_wrong_password_is_reported_and_tried_once_however_often_one_checks(
     world: World,
 ) -> None:
     wrong, other = world.sites
@@ -343,7 +341,7 @@ async def test_a_wrong_password_is_said_so_and_tried_once_however_often_one_chec
 async def test_a_terminal_that_is_off_is_never_called_well_by_a_second_check(
     embedded_postgres: PostgresServer,
 ) -> None:
-    """Right after the first check its pause is not over; nobody is working with it."""
+    """Right after the first check the pause is not over, but no receiver works with it."""
     async with a_world(embedded_postgres, pause_s=30.0) as world:
         await world.execute(
             "update dispozitive_pontaj set status = 'inactiv' where nume = 'depozit'"
@@ -388,7 +386,7 @@ async def test_several_faults_are_all_named(world: World) -> None:
 # The other commands
 
 
-async def test_a_secret_is_one_that_the_receiver_takes_and_never_the_same_twice() -> None:
+async def test_a_printed_secret_is_one_that_the_receiver_takes_and_never_the_same_twice() -> None:
     printed = await asyncio.gather(*(command("secret") for _ in range(3)))
     for said in printed:
         assert (said.code, said.err) == (0, "")
