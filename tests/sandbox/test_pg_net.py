@@ -22,7 +22,7 @@ PATIENCE_S = 15
 
 @dataclass
 class Inbox:
-    """A receiver that keeps what reached it."""
+    """A receiver that keeps the requests that reached it."""
 
     url: str = ""
     received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -203,7 +203,7 @@ async def test_requests_are_lost_and_duplicated_on_demand(
     assert len(responses(database)) == 3
 
 
-async def test_more_than_a_batch_is_sent_completely(
+async def test_more_requests_than_a_batch_holds_are_all_sent(
     database: Database, worker: PgNetWorker, inbox: Inbox
 ) -> None:
     with psycopg.connect(database.owner_dsn, autocommit=True) as owner:

@@ -1,4 +1,4 @@
-"""Portraits must stay recognisable through whatever a receiver does to a photo, and no further."""
+"""Portraits stay recognisable after all changes that a receiver makes to a photo, and no others."""
 
 import hashlib
 import io
@@ -50,9 +50,9 @@ def test_a_likeness_obeys_exif_unless_it_is_read_as_it_lies() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8picture", portrait("ion.jpg")[:1000]])
-def test_what_is_no_picture_is_like_nothing_but_itself(junk: bytes) -> None:
+def test_a_file_that_is_no_picture_is_like_nothing_but_itself(junk: bytes) -> None:
     assert likeness(junk) == f"sha256:{hashlib.sha256(junk).hexdigest()}"
 
 
-def test_a_plain_picture_is_like_nobody() -> None:
+def test_a_plain_picture_is_like_no_portrait() -> None:
     assert likeness(plain()) != likeness(portrait("ion.jpg"))

@@ -42,7 +42,7 @@ def test_a_server_keeps_its_data_over_stop_and_start_and_is_deleted_at_the_end()
     assert not Path(row[0]).parent.exists()
 
 
-def test_what_was_committed_is_there_after_a_stop_that_did_not_ask() -> None:
+def test_committed_rows_are_there_after_a_stop_that_did_not_ask() -> None:
     with PostgresServer.embedded() as server:
         database = server.create_database("kept")
         with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
@@ -65,7 +65,7 @@ def test_a_directory_without_binaries_is_refused_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_supabase_and_the_company_put_there_can_be_applied_twice(
+def test_the_sql_of_supabase_and_of_the_company_can_be_applied_twice(
     each_database: Database,
 ) -> None:
     apply_file(each_database.superuser_dsn, SUPABASE_SQL)
@@ -115,7 +115,7 @@ def test_the_owner_is_no_superuser_and_owns_only_what_is_its_own(each_database: 
         anon.execute("select * from net.http_request_queue")
 
 
-def test_default_rights_open_what_the_owner_makes_in_public_to_every_api_role(
+def test_default_rights_open_objects_of_the_owner_in_public_to_every_api_role(
     each_database: Database,
 ) -> None:
     with psycopg.connect(each_database.owner_dsn, autocommit=True) as owner:
@@ -139,7 +139,7 @@ def test_policies_let_hr_in_and_keep_anonymous_callers_out(each_database: Databa
             anon.execute("insert into public.angajati (nume) values ('x')")
 
 
-def test_employee_numbers_are_given_from_1000_up_unless_one_is_brought(
+def test_employee_numbers_are_given_from_1000_up_unless_the_row_has_one(
     each_database: Database,
 ) -> None:
     with psycopg.connect(each_database.owner_dsn, autocommit=True) as owner:

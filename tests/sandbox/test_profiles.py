@@ -1,4 +1,4 @@
-"""Terminals as they hang on walls, asked over real HTTP: each habit must show in an answer."""
+"""Terminals of every profile, asked over real HTTP: each habit must show in an answer."""
 
 import asyncio
 import json
@@ -156,7 +156,7 @@ async def test_a_long_name_is_refused_by_one_terminal_and_cut_by_another(on_wall
         assert client.terminal.holds() == {"1001": ("a" + "ș" * 15, None)}
 
 
-# --- what is not there ----------------------------------------------------------------------------
+# --- missing calls --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_a_long_name_is_refused_by_one_terminal_and_cut_by_another(on_wall
     ],
     ids=str,
 )
-async def test_what_a_firmware_lacks_is_not_there(
+async def test_a_call_that_a_firmware_lacks_is_not_there(
     on_wall: Switch, switch: dict[str, Any], method: str, target: str
 ) -> None:
     async with on_wall(Profile(**switch)) as client:
@@ -184,7 +184,7 @@ async def test_what_a_firmware_lacks_is_not_there(
         assert (await client.ask(method, target, {})).status_code in (200, 400)
 
 
-async def test_what_is_not_there_answers_in_three_ways(on_wall: Switch) -> None:
+async def test_a_call_that_is_not_there_is_answered_in_one_of_three_ways(on_wall: Switch) -> None:
     async with on_wall(Profile(has_search=False, missing="404")) as client:
         page = await client.ask("POST", SEARCH, search())
         client.terminal.upgrade(Profile(has_search=False, missing="405"))
@@ -234,7 +234,7 @@ async def test_a_terminal_without_capabilities_still_says_what_it_is(on_wall: Sw
         assert (await client.ask("GET", DEVICE_INFO)).status_code == 200
 
 
-# --- how it puts things ---------------------------------------------------------------------------
+# --- how it answers -------------------------------------------------------------------------------
 
 
 async def test_an_xml_firmware_refuses_with_http_200_in_another_namespace(on_wall: Switch) -> None:
@@ -286,7 +286,7 @@ async def test_a_terminal_says_the_serial_model_and_firmware_of_its_profile(
 
 
 @pytest.mark.parametrize(("name", "http"), [("busy", 503), ("busy_200", 200)])
-async def test_a_busy_terminal_turns_each_third_write_away(
+async def test_a_busy_terminal_refuses_each_third_write(
     on_wall: Switch, name: str, http: int
 ) -> None:
     async with on_wall(name) as client:
@@ -560,7 +560,7 @@ async def test_a_terminal_for_uploads_fetches_nothing(on_wall: Switch, photos: P
         assert assert_refused(answer, "badJsonContent")["errorMsg"] == "faceURL"
 
 
-async def test_persons_are_no_uploads(on_wall: Switch) -> None:
+async def test_persons_are_not_taken_as_uploads(on_wall: Switch) -> None:
     async with on_wall() as client:
         answer = await upload(client, form(), method="POST", target=RECORD)
         assert_refused(answer, "badJsonFormat")
@@ -696,7 +696,7 @@ async def test_an_uploaded_picture_that_makes_no_face_is_refused(
     ("picture", "sub_status"),
     [NO_FACES[what] for what in NO_FACES if what != "PNG"] + [(PNG, "ok")],
 )
-async def test_a_fetched_picture_is_looked_at_as_closely_but_may_be_png(
+async def test_a_fetched_picture_is_checked_as_closely_but_may_be_png(
     on_wall: Switch, photos: PhotoServer, picture: bytes, sub_status: str
 ) -> None:
     photos.pictures["/new.jpg"] = picture
@@ -706,7 +706,7 @@ async def test_a_fetched_picture_is_looked_at_as_closely_but_may_be_png(
         assert answer.json()["subStatusCode"] == sub_status
 
 
-async def test_the_smallest_picture_that_will_do_is_taken(on_wall: Switch) -> None:
+async def test_the_smallest_picture_that_suffices_is_taken(on_wall: Switch) -> None:
     async with on_wall() as client:
         await client.add()
         answer = await upload(client, form(changed(JPEG, size=(60, 80))))
@@ -727,7 +727,7 @@ async def test_a_terminal_knows_nothing_of_exif(on_wall: Switch) -> None:
             assert (kept.likeness == likeness(upright)) is alike
 
 
-async def test_slow_faces_take_their_time(on_wall: Switch) -> None:
+async def test_a_terminal_with_slow_faces_takes_longer_for_a_face(on_wall: Switch) -> None:
     async with on_wall("slow_faces") as client:
         await client.add()
         await upload(client, form())

@@ -20,7 +20,7 @@ from receiver.sandbox.supabase.query import (
 )
 
 
-def test_nothing_asked_for_means_every_column_of_every_row() -> None:
+def test_an_empty_query_means_every_column_of_every_row() -> None:
     assert parse_query([]) == Query(select=(Column(name="*"),))
 
 
@@ -126,7 +126,9 @@ def test_the_url_wins_over_the_range_header() -> None:
         ("offset", ""),
     ],
 )
-def test_what_it_does_not_know_is_refused_and_never_ignored(parameter: tuple[str, str]) -> None:
+def test_an_unknown_part_of_a_query_is_refused_and_never_ignored(
+    parameter: tuple[str, str],
+) -> None:
     with pytest.raises(QueryRefused):
         parse_query([parameter])
 

@@ -195,7 +195,7 @@ async def test_a_success_forgives_the_failures_before_it(client: Client) -> None
     assert answer.status_code == 200
 
 
-# --- the front door -------------------------------------------------------------------------------
+# --- paths and bodies -----------------------------------------------------------------------------
 
 
 async def test_an_unknown_path_is_404_with_a_page(client: Client) -> None:
@@ -287,7 +287,9 @@ async def test_record_refuses_a_person_who_is_there(client: Client) -> None:
     assert client.terminal.holds() == {"1001": ("Popescu Ion", None)}
 
 
-async def test_modify_edits_who_is_there_and_adds_only_when_told_to(client: Client) -> None:
+async def test_modify_edits_a_person_who_is_there_and_adds_one_only_when_told_to(
+    client: Client,
+) -> None:
     assert_refused(await client.ask("PUT", MODIFY, person()), "employeeNoNotExist")
     assert (await client.ask("PUT", MODIFY, person(addUser=True))).json() == OK
     renamed = {"UserInfo": {"employeeNo": "1001", "name": "Popescu Ioan"}}
@@ -305,7 +307,7 @@ async def test_set_up_adds_and_edits_and_keeps_the_face(
     assert client.terminal.holds() == {"1001": ("Popescu Ioan", photos.url())}
 
 
-async def test_modify_with_what_search_returned_is_answered_ok_and_not_applied(
+async def test_modify_with_the_result_of_a_search_is_answered_ok_and_not_applied(
     client: Client,
 ) -> None:
     await client.add()
@@ -382,7 +384,7 @@ async def test_unknown_fields_are_noticed_and_not_refused(client: Client) -> Non
     assert client.terminal.persons["1001"].right_plan == [{"doorNo": 1}]
 
 
-async def test_a_firmware_with_short_names_says_so_and_means_it(trust: Any) -> None:
+async def test_a_firmware_with_short_names_says_so_and_refuses_longer_ones(trust: Any) -> None:
     async with switched_on(trust, Profile(name_bytes=32, max_persons=7)) as client:
         capabilities = (await client.ask("GET", CAPABILITIES)).json()["UserInfo"]
         assert capabilities["name"] == {"@min": 0, "@max": 32}
@@ -393,7 +395,7 @@ async def test_a_firmware_with_short_names_says_so_and_means_it(trust: Any) -> N
         assert client.terminal.holds() == {"1001": ("ș" * 16, None)}
 
 
-async def test_a_full_terminal_takes_nobody_more_but_still_edits(trust: Any) -> None:
+async def test_a_full_terminal_takes_no_more_persons_but_still_edits(trust: Any) -> None:
     async with switched_on(trust, Profile(max_persons=1)) as client:
         await client.add("1001")
         assert_refused(await client.ask("PUT", SET_UP, person("1002")), "deviceUserFull")
@@ -636,7 +638,7 @@ async def test_a_face_that_is_not_as_documented_is_refused(
         ("/tiny.jpg", JPEG[:299], "faceDataLenShort"),
     ],
 )
-async def test_a_photo_that_is_no_use_is_refused_and_the_old_one_stays(
+async def test_a_useless_photo_is_refused_and_the_old_one_stays(
     client: Client, photos: PhotoServer, path: str, picture: bytes | None, sub_status: str
 ) -> None:
     if picture is not None:
@@ -712,7 +714,7 @@ async def test_calls_at_the_same_time_are_noticed(trust: Any) -> None:
         assert client.terminal.sightings.overlapping_calls == 1
 
 
-async def test_a_call_runs_to_its_end_when_its_client_has_gone_and_still_counts_as_going(
+async def test_a_call_runs_to_its_end_when_its_client_has_gone_and_overlaps_the_next(
     trust: Any,
 ) -> None:
     async with switched_on(trust, Profile(delay_s=0.15)) as client:
@@ -743,7 +745,7 @@ def test_a_pause_begins_when_the_client_may_know_the_answer_or_else_at_the_end()
     sightings = Sightings(min_pause_s=1.0)
     sightings.authenticated_call_begins(0.0)
     sightings.authenticated_call_answered(2.0)
-    sightings.authenticated_call_ends(2.6)  # the terminal was held up after it had sent it
+    sightings.authenticated_call_ends(2.6)  # the terminal was delayed after it had sent the answer
     sightings.authenticated_call_begins(3.0)
     assert sightings.calls_too_close == 0
     sightings.authenticated_call_ends(3.5)  # cut off, without an answer
@@ -762,7 +764,7 @@ async def test_a_face_takes_longer_than_a_person(trust: Any, photos: PhotoServer
 # --- power ----------------------------------------------------------------------------------------
 
 
-async def test_switched_off_it_refuses_connections_and_remembers(client: Client) -> None:
+async def test_a_terminal_that_is_off_refuses_connections_and_remembers(client: Client) -> None:
     await client.add()
     port = client.terminal.port
     await client.terminal.switch_off()
@@ -829,7 +831,7 @@ async def test_a_stopped_terminal_gives_its_port_back(trust: Any) -> None:
             pass
 
 
-def test_it_shares_no_code_with_the_client_whose_twin_it_is() -> None:
+def test_the_simulated_terminal_shares_no_code_with_the_client() -> None:
     script = (
         "import sys, receiver.sandbox.terminal;"
         "print([m for m in sys.modules if m.startswith('receiver.')"

@@ -241,7 +241,7 @@ async def test_an_embedding_is_an_object_where_the_key_is_unique_and_else_an_arr
     assert (await http.get(path)).json() == [{"angajati_biometrie": {"employee_no": 1000}}]
 
 
-async def test_one_object_is_asked_for_and_only_one_row_will_do(
+async def test_a_request_for_one_object_succeeds_with_exactly_one_row(
     database: Database, http: httpx.AsyncClient
 ) -> None:
     people(database, 2)
@@ -349,7 +349,7 @@ async def test_postgres_errors_become_postgrests(
         ("POST", "rpc/slow", "{}", 500, "57014"),
     ],
 )
-async def test_what_is_wrong_with_a_request_is_said_as_postgrest_says_it(  # noqa: PLR0913, PLR0917
+async def test_a_fault_of_a_request_is_reported_as_postgrest_reports_it(  # noqa: PLR0913, PLR0917
     database: Database,
     supabase: SupabaseStandIn,
     http: httpx.AsyncClient,
@@ -540,13 +540,13 @@ async def test_a_wrong_sign_in_is_refused(
     assert answer.json()["error_code"]
 
 
-async def test_who_shows_no_good_token_is_no_user(http: httpx.AsyncClient) -> None:
+async def test_a_caller_who_shows_no_good_token_is_no_user(http: httpx.AsyncClient) -> None:
     assert (await http.get("/auth/v1/user")).status_code == 401
     forged = {"Authorization": "Bearer a.b.c"}
     assert (await http.get("/auth/v1/user", headers=forged)).status_code == 403
 
 
-async def test_photos_are_served_to_all_from_a_public_bucket_and_else_to_the_service_key(
+async def test_photos_are_served_to_all_from_a_public_bucket_and_otherwise_to_the_service_key(
     supabase: SupabaseStandIn, http: httpx.AsyncClient
 ) -> None:
     supabase.photos["ion ș.jpg"] = b"\xff\xd8picture"
@@ -598,7 +598,7 @@ async def test_a_browser_on_any_origin_may_call(
     assert [status for _, _, status in supabase.requests] == [200, 200, 401]
 
 
-async def test_it_is_switched_off_and_on_at_the_same_address(
+async def test_supabase_is_switched_off_and_on_at_the_same_address(
     supabase: SupabaseStandIn, http: httpx.AsyncClient
 ) -> None:
     await supabase.switch_off()
@@ -608,7 +608,7 @@ async def test_it_is_switched_off_and_on_at_the_same_address(
     assert (await http.get("/rest/v1/angajati")).status_code == 200
 
 
-async def test_while_postgres_is_away_it_answers_503_and_then_recovers(
+async def test_supabase_answers_503_while_postgres_is_away_and_then_recovers(
     stoppable_postgres: PostgresServer,
 ) -> None:
     database = create_project(stoppable_postgres, "rest_outage")
