@@ -322,7 +322,7 @@ def test_a_row_changed_during_the_visit_that_failed_is_tried_again_at_once(
     assert len(a.claim()) == 1
 
 
-def test_terminals_take_turns(project: Project, a: Receiver) -> None:
+def test_terminals_are_claimed_one_after_another(project: Project, a: Receiver) -> None:
     terminals = install_terminals(project, 3)
     hire(project, 10)
     seen = []
@@ -439,7 +439,7 @@ def test_receivers_spreading_edits_at_once_lose_none(project: Project) -> None:
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
-    work(0)  # what was edited after the others had looked
+    work(0)  # edits that were made after the others had looked
     pairs = {(str(r["terminal_id"]), str(r["employee_id"])) for rows in found for r in rows}
     assert pairs == {(t, e) for t in terminals for e in employees}
     left = project.run("select count(*) from hikvision_sync.pairs where wanted > done")
@@ -460,7 +460,7 @@ def test_a_large_import_is_spread_in_bounded_steps(project: Project, a: Receiver
     assert pairs[0]["count"] == 50_000
 
 
-def test_everybody_can_be_wanted_anew(project: Project, a: Receiver) -> None:
+def test_everybody_can_be_wanted_again(project: Project, a: Receiver) -> None:
     install_terminals(project, 1)
     hire(project, 3)
     for row in (rows := a.claim()):
@@ -525,7 +525,7 @@ def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
     assert names(serve_all(a)) == {employee, other}
 
 
-def test_wanting_everybody_includes_those_whom_hr_has_deleted(
+def test_wanting_everybody_includes_employees_whom_hr_has_deleted(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 1)
@@ -574,9 +574,9 @@ def serve(receiver: Receiver) -> list[Row]:
 
 
 def serve_all(receiver: Receiver) -> list[Row]:
-    """Serve until nothing is due; leavers come by themselves, before the others."""
+    """Serve until nothing is due; leavers come alone, before the others."""
     served: list[Row] = []
-    while names(rows := serve(receiver)):  # not of a terminal that is only to be looked at
+    while names(rows := serve(receiver)):  # not of a terminal that is only to be identified
         served += rows
     return served
 
@@ -625,7 +625,7 @@ def test_an_employee_who_leaves_goes_before_an_import_and_keeps_no_terminal_long
     assert len(visits[3]) == 40
 
 
-def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
+def test_a_terminal_that_holds_a_leaver_goes_before_terminals_that_waited_longer(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 3)
@@ -644,7 +644,9 @@ def test_a_terminal_that_holds_a_leaver_goes_before_those_that_waited_longer(
     rows = serve(a)
     assert holder != last
     assert (rows[0]["terminal_id"], names(rows)) == (holder, {leaver})
-    assert leaver in names(serve(a))  # on these there is nothing of theirs to end: in turn
+    assert leaver in names(
+        serve(a)
+    )  # these hold nothing of theirs to end, so they come in their order
 
 
 def test_a_leaver_who_cannot_be_ended_does_not_keep_the_others_waiting(
@@ -661,7 +663,7 @@ def test_a_leaver_who_cannot_be_ended_does_not_keep_the_others_waiting(
     assert a.claim() == []
 
 
-def test_an_employee_who_came_back_before_it_was_done_waits_in_turn(
+def test_an_employee_who_came_back_before_the_push_waits_like_the_others(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 1)
@@ -707,7 +709,7 @@ def test_a_terminal_that_comes_back_is_filled_once_and_one_that_goes_is_not(
     assert names(serve_all(a)) == set(staff)
 
 
-def test_a_terminal_that_is_added_switched_off_is_not_filled(project: Project) -> None:
+def test_a_terminal_that_is_added_as_inactive_is_not_filled(project: Project) -> None:
     project.run(
         "insert into dispozitive_pontaj (ip_address, status) values ('10.0.0.1', 'inactiv')"
     )
@@ -729,7 +731,7 @@ def test_many_terminals_are_filled_in_bounded_steps(project: Project, a: Receive
     assert spread == [20000, 40000, 50000]
 
 
-def test_a_new_terminal_is_to_be_looked_at_and_is_known_after_that(
+def test_a_new_terminal_is_to_be_identified_and_is_known_after_that(
     project: Project, a: Receiver
 ) -> None:
     install_terminals(project, 1)
@@ -746,7 +748,7 @@ def test_a_new_terminal_is_to_be_looked_at_and_is_known_after_that(
     assert row["device"] == {"serial": "A1", "firmware": "V4.39.0"}
 
 
-def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_its_row(
+def test_a_terminal_is_identified_again_after_a_while_a_failure_and_a_change_of_its_row(
     project: Project, a: Receiver
 ) -> None:
     [terminal] = install_terminals(project, 1)
@@ -755,13 +757,13 @@ def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_i
     meet(a, row, "A1")
     a.record(row)
     a.release(row, rest_s=1e-6)
-    assert a.claim() == []  # only a look is due, and only together with something else
+    assert a.claim() == []  # only identifying is due, and only together with something else
     [leased] = a.call("lease", "a", terminal, 60)
     assert leased["look"]  # something went wrong
     meet(a, {"terminal_id": terminal, **leased}, "A1")
     a.release({"terminal_id": terminal, **leased})
     assert a.claim() == []
-    [row] = a.call("claim", "a", 60, 20, 0)  # a look at every claim
+    [row] = a.call("claim", "a", 60, 20, 0)  # identify at every claim
     assert row["look"]
     assert row["employee_id"] is None
     a.release(row)
@@ -771,7 +773,7 @@ def test_a_terminal_is_looked_at_again_after_a_while_a_failure_and_a_change_of_i
     assert row["employee_id"] is None
 
 
-def test_a_look_that_a_change_of_the_row_overtook_does_not_count(
+def test_identifying_does_not_count_if_a_change_of_the_row_overtook_it(
     project: Project, a: Receiver
 ) -> None:
     """The device that was met may still have been the one at the old address."""
@@ -811,7 +813,7 @@ def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a
     assert names(a.call("due", other[0]["terminal_id"], other[0]["fence"], 9)) == {staff[0]}
 
 
-def test_a_serial_that_is_not_told_replaces_nothing(project: Project, a: Receiver) -> None:
+def test_a_serial_number_that_is_not_told_replaces_nothing(project: Project, a: Receiver) -> None:
     install_terminals(project, 1)
     hire(project)
     [row] = a.claim()

@@ -1,4 +1,4 @@
-"""What sql/README.md says to run can be run, and finds what it says."""
+"""The commands and statements of sql/README.md run, and find what it says."""
 
 import os
 import re

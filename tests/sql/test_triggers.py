@@ -106,7 +106,7 @@ def test_no_column_but_ids_leaves_the_database(signed_project: Project) -> None:
         assert [word for word in private if word in sent] == []
 
 
-def test_biometrics_say_whose_they_are(signed_project: Project) -> None:
+def test_biometrics_name_their_employee(signed_project: Project) -> None:
     id_ = hire(signed_project)
     row = signed_project.run(
         "insert into angajati_biometrie (angajat_id) values (%s) returning id::text", id_
@@ -357,7 +357,7 @@ def test_every_definer_function_has_an_empty_search_path(signed_project: Project
 def test_importing_5000_employees_with_20_terminals_costs_little_and_loses_none(
     signed_project: Project, record_property: Any
 ) -> None:
-    """The figure is printed by the benchmark; here only that the set is handled as a set."""
+    """The benchmark prints the figure; this shows only that the set is handled as a set."""
     signed_project.run(
         "insert into dispozitive_pontaj (ip_address) select '10.0.0.' || n"
         " from generate_series(1, 20) n"
@@ -415,7 +415,7 @@ def apply_until_it_need_not_wait(database: Database, file: str) -> None:
     ],
     ids=len,
 )
-def test_a_migration_never_deadlocks_with_a_save_in_whatever_order_that_writes(
+def test_a_migration_never_deadlocks_with_a_save_whatever_the_order_of_its_tables(
     staffed_project: Project, file: str, order: list[str]
 ) -> None:
     hr = staffed_project

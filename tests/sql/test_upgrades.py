@@ -314,7 +314,7 @@ def test_applying_todays_files_again_changes_nothing(each_migrated_database: Dat
     company.close()
 
 
-def test_the_history_is_whole() -> None:
+def test_the_history_is_complete() -> None:
     assert len(VERSIONS) >= 25
     assert set(VERSIONS["01_ee5af20"]) == {
         "0001_ledger.sql",
