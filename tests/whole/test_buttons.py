@@ -73,7 +73,7 @@ async def test_a_press_is_recorded_in_the_ledger(opened: Open) -> None:
     assert pair["done"] == 1
 
 
-async def test_the_first_fatal_stops_a_run_and_what_was_not_reached_is_named(
+async def test_the_first_fatal_stops_a_run_and_pairs_that_were_not_reached_are_named(
     opened: Open,
 ) -> None:
     world = await opened(MODERN, XML, MODERN)
@@ -96,7 +96,7 @@ async def test_the_first_fatal_stops_a_run_and_what_was_not_reached_is_named(
     assert third.terminal.persons == {}
 
 
-async def test_with_continue_a_failed_terminal_is_passed_over(opened: Open) -> None:
+async def test_a_run_with_continue_passes_over_a_failed_terminal(opened: Open) -> None:
     world = await opened(MODERN, XML)
     off, on = sorted(world.sites, key=lambda site: site.id)
     await off.terminal.switch_off()
@@ -165,7 +165,7 @@ async def test_photo_only_sends_the_photo_and_nothing_else(opened: Open) -> None
     assert face.url.endswith("0.jpg")
 
 
-async def test_photo_only_for_a_person_not_there_is_skipped_and_the_whole_is_synced_next(
+async def test_photo_only_is_skipped_for_an_absent_person_who_is_synced_whole_next(
     opened: Open,
 ) -> None:
     world = await opened(MODERN)
@@ -176,7 +176,7 @@ async def test_photo_only_for_a_person_not_there_is_skipped_and_the_whole_is_syn
     assert await world.agreed(within_s=ON_TIME_S)
 
 
-async def test_without_a_photo_photo_only_is_skipped(opened: Open) -> None:
+async def test_photo_only_is_skipped_without_a_photo(opened: Open) -> None:
     world = await opened(MODERN)
     [employee] = await hire_unnoticed(world, 1, photo=False)
     result = await press(world, PHOTO, {"angajat_id": employee})
@@ -185,7 +185,7 @@ async def test_without_a_photo_photo_only_is_skipped(opened: Open) -> None:
     assert statuses(await press(world, ONE, {"angajat_id": employee})) == ["success"]
 
 
-async def test_without_an_employee_no_everything_is_skipped(opened: Open) -> None:
+async def test_every_press_is_skipped_without_an_employee_no(opened: Open) -> None:
     world = await opened(MODERN, XML)
     [row] = await world.execute(
         "insert into angajati (nume) values ('Fără număr') returning id::text"
@@ -197,7 +197,7 @@ async def test_without_an_employee_no_everything_is_skipped(opened: Open) -> Non
 
 
 @pytest.mark.parametrize("path", [ONE, PHOTO])
-async def test_pressed_for_someone_not_active_it_takes_the_access_away_and_says_so(
+async def test_a_press_for_an_inactive_employee_takes_the_access_away_and_says_so(
     opened: Open, path: str
 ) -> None:
     world = await opened(MODERN)
@@ -213,7 +213,7 @@ async def test_pressed_for_someone_not_active_it_takes_the_access_away_and_says_
     assert not terminal.may_pass("1000", datetime.now(UTC))
 
 
-async def test_a_bulk_run_leaves_out_who_is_not_active(opened: Open) -> None:
+async def test_a_bulk_run_leaves_out_employees_who_are_not_active(opened: Open) -> None:
     world = await opened(MODERN)
     ids = await hire_unnoticed(world, 3)
     await world.execute("update angajati set status = 'inactiv' where id = %s", ids[0])
@@ -233,7 +233,7 @@ async def test_a_bulk_run_leaves_out_who_is_not_active(opened: Open) -> None:
         (ALL, {}, 409),
     ],
 )
-async def test_what_cannot_be_run_is_refused_as_a_problem(
+async def test_a_press_that_cannot_be_run_is_refused_as_a_problem(
     opened: Open, path: str, body: Json, status: int
 ) -> None:
     world = await opened()  # not one terminal
@@ -246,7 +246,7 @@ async def test_what_cannot_be_run_is_refused_as_a_problem(
             assert (await client.post(path, content=junk)).status_code in (400, 422)
 
 
-async def test_supabase_gone_is_a_503(opened: Open) -> None:
+async def test_a_press_is_answered_503_while_supabase_is_gone(opened: Open) -> None:
     world = await opened(MODERN)
     async with browser(world) as client:  # the keys to verify tokens with are at hand
         assert (await client.post(ONE, json={"angajat_id": NOBODY})).status_code == 404
@@ -258,7 +258,7 @@ async def test_supabase_gone_is_a_503(opened: Open) -> None:
         await world.supabase.switch_on()
 
 
-async def test_who_is_not_signed_in_gets_a_401_that_says_how(opened: Open) -> None:
+async def test_a_caller_who_is_not_signed_in_gets_a_401_that_says_how(opened: Open) -> None:
     world = await opened(MODERN, settings={"SUPABASE_JWT_SECRET": "x" * 40})
     tokens = {
         "none": None,
@@ -283,7 +283,9 @@ async def test_who_is_not_signed_in_gets_a_401_that_says_how(opened: Open) -> No
     assert world.sites[0].terminal.persons == {}
 
 
-async def test_only_the_roles_of_the_setting_may_press_where_it_is_set(opened: Open) -> None:
+async def test_only_users_with_a_role_of_the_setting_may_press_where_it_is_set(
+    opened: Open,
+) -> None:
     world = await opened(MODERN, settings={"SYNC_ALLOWED_ROLES": "hr, admin"})
     [employee] = await hire_unnoticed(world, 1)
     for claims, status in (
@@ -346,14 +348,14 @@ async def test_preflights_pass_from_localhost_and_production_and_from_nowhere_el
                 assert "access-control-allow-origin" not in headers
 
 
-async def test_localhost_may_be_shut_out(opened: Open) -> None:
+async def test_a_setting_shuts_localhost_out(opened: Open) -> None:
     world = await opened(settings={"CORS_ALLOW_LOCALHOST": "false"})
     async with httpx.AsyncClient(base_url=world.receiver.url, trust_env=False) as client:
         answer = await client.post(ALL, headers={"Origin": "http://localhost:3000"})
     assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_who_presses_too_often_is_told_for_how_long_to_wait(opened: Open) -> None:
+async def test_a_user_who_presses_too_often_is_told_for_how_long_to_wait(opened: Open) -> None:
     world = await opened(MODERN)
     async with browser(world) as eager, browser(world, sub=NOBODY) as other:
         answers = [await eager.post(ONE, json={}) for _ in range(61)]
@@ -412,7 +414,7 @@ async def test_a_second_bulk_run_is_refused_with_the_id_of_the_first(opened: Ope
     assert_well_treated(world)
 
 
-async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened: Open) -> None:
+async def test_a_press_beyond_the_limit_of_runs_is_told_to_come_again(opened: Open) -> None:
     world = await opened(MODERN)
     [employee] = await hire_unnoticed(world, 1)
     asked = {"angajat_id": employee}
@@ -426,7 +428,7 @@ async def test_more_runs_at_once_than_there_may_be_are_told_to_come_again(opened
             assert (await anext(run))["type"] == "start"
         for path in (ONE, PHOTO, ALL):
             refused = await client.post(path, json=asked)
-            assert refused.status_code == 429  # 409 is of terminals and of syncs of all
+            assert refused.status_code == 429  # 409 is for terminals and for bulk runs
             assert int(refused.headers["retry-after"]) > 0
             assert refused.json()["detail"].endswith("wait for one to end.")
             assert "run_id" not in refused.json()
@@ -531,7 +533,9 @@ async def test_300_employees_on_4_terminals_stream_in_order_and_in_flat_memory(
     assert_well_treated(world)
 
 
-async def test_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(opened: Open) -> None:
+async def test_an_employee_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(
+    opened: Open,
+) -> None:
     """The run must push what HR says when it comes to a person, not when it began."""
     world = await opened(SLOW)
     [terminal] = [site.terminal for site in world.sites]
@@ -552,7 +556,7 @@ async def test_who_leaves_during_a_bulk_run_is_not_let_in_again_by_it(opened: Op
     assert not terminal.may_pass(number, datetime.now(UTC))
 
 
-async def test_a_press_gets_its_turn_beside_the_receivers_own_backlog(opened: Open) -> None:
+async def test_a_press_does_not_wait_for_the_whole_backlog_of_the_receiver(opened: Open) -> None:
     world = await opened(SLOW, poll_s=1.0)
     async with Hr(world.supabase) as hr:
         people = [await hr.hire(f"Muncitor{n}", "Ion") for n in range(40)]

@@ -1,7 +1,7 @@
 """Everything at once: HR edits, receivers die, terminals lose power, Supabase and lines fail.
 
-All that happens is drawn from a seed, which is printed; when it happens is the machine's. What is
-left to the end is only time: pauses and rests are cut short there, so that it does not take hours.
+A seed, which is printed, decides all that happens; the machine decides when. At the end only time
+is left to pass: pauses and rests are cut short there, so that it does not take hours.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Tally:
 
 
 class Editor:
-    """HR, who edits without a pause for thought."""
+    """HR, which edits without stopping to think."""
 
     def __init__(self, world: World, hr: Hr, chance: random.Random, tally: Tally) -> None:
         self._world = world
@@ -135,7 +135,7 @@ class Editor:
         await self._biometrics(person, employee_no=self._number)
 
     async def _hand_over_number(self, person: Hired) -> None:
-        """Somebody else gets the number that this person had until now."""
+        """Give another person the number that this one had until now."""
         [row] = await self._world.execute(
             "select employee_no from angajati_biometrie where id = %s", person.biometrics_id
         )
@@ -156,7 +156,7 @@ class Editor:
         return f"Muncitor{self._chance.randrange(1000)}"
 
     def _photo(self) -> str:
-        """Return one of few: so it may well be the one before."""
+        """Return one of a few photos, perhaps the one before."""
         return f"{self._chance.randrange(PHOTOS)}.jpg"
 
 

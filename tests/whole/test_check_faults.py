@@ -1,4 +1,4 @@
-"""Each fault of `tests.faults`, made with the real parts, is named by `receiver check` in words."""
+"""`receiver check` names each fault of `tests.support.faults`, made with the real parts."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ async def world(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
 
 
 class Found:
-    """What a check found."""
+    """The findings of one check."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = findings
@@ -71,13 +71,13 @@ class Found:
         return "\n".join(map(str, self.findings))
 
     def fault(self, what: str) -> str:
-        """Return what is wrong with one thing, which there must be."""
+        """Return the fault of one thing, which must have one."""
         faults = [f.fault for f in self.findings if f.what == what and f.fault]
         assert faults, f"{what} is not at fault:\n{self}"
         return " ".join(faults)
 
     def note(self, what: str) -> str:
-        """Return what is said of one thing that must be well."""
+        """Return the note about one thing, which must be well."""
         notes = [f.note for f in self.findings if f.what == what and not f.fault]
         assert notes, f"{what} is not well:\n{self}"
         return " ".join(notes)
@@ -93,7 +93,7 @@ async def check(world: World, **changes: str) -> Found:
 
 
 async def pass_time(world: World, minutes: float) -> None:
-    """Have everything that the database has noted be so much older."""
+    """Make everything that the database has noted so much older."""
     for table, *columns in (
         ("edits", "edited_at"),
         ("posts", "posted_at"),
@@ -153,7 +153,7 @@ async def test_each_trouble_of_supabases_rest_has_words_of_its_own(
     assert len(set(said.values())) == len(said)
 
 
-async def test_supabases_rest_that_is_slow_is_said_to_be(
+async def test_supabases_rest_that_is_slow_is_reported(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "SLOW_S", 0.5)
@@ -163,7 +163,7 @@ async def test_supabases_rest_that_is_slow_is_said_to_be(
     assert "Supabase is slow, 0." in found.fault("database: speed")
 
 
-async def test_postgres_that_is_stopped_is_said_to_be(stoppable_postgres: PostgresServer) -> None:
+async def test_postgres_that_is_stopped_is_reported(stoppable_postgres: PostgresServer) -> None:
     async with open_world(
         {"poarta": Profile()}, pause_s=0, poll_s=1, postgres=stoppable_postgres
     ) as world:
@@ -178,7 +178,7 @@ async def test_postgres_that_is_stopped_is_said_to_be(stoppable_postgres: Postgr
     ("code", "words"),
     [("53100", "its disk is full"), ("25006", "its disk is full"), ("57014", "overloaded")],
 )
-async def test_what_ails_a_database_is_said_with_its_code(
+async def test_trouble_of_a_database_is_reported_with_its_code(
     world: World, code: str, words: str
 ) -> None:
     await world.execute(
@@ -191,7 +191,7 @@ async def test_what_ails_a_database_is_said_with_its_code(
     assert code in said
 
 
-async def test_sql_files_of_another_version_are_said_to_be(world: World) -> None:
+async def test_sql_files_of_another_version_are_reported(world: World) -> None:
     await world.execute(
         "create or replace function public.hikvision_sync_check()"
         " returns table (name text, fault text, detail text) language sql as"
@@ -202,13 +202,13 @@ async def test_sql_files_of_another_version_are_said_to_be(world: World) -> None
     assert found.note("terminal 127.0.0.1")
 
 
-async def test_a_ledger_without_the_table_of_posts_is_said_to_be_older(world: World) -> None:
+async def test_a_ledger_without_the_table_of_posts_is_reported_as_older(world: World) -> None:
     await world.execute("drop table hikvision_sync.posts")
     found = await check(world)
     assert "run sql/0001_tables.sql again" in found.fault("database: ledger")
 
 
-async def test_a_ledger_without_a_column_is_said_to_be_of_another_version(world: World) -> None:
+async def test_a_ledger_without_a_column_is_reported_as_of_another_version(world: World) -> None:
     await world.execute("alter table hikvision_sync.terminals drop column changed_at")
     await world.execute("alter table hikvision_sync.pairs drop column recorded_at")
     assert "run this version's sql/ files" in (await check(world)).fault("database: sql")
@@ -220,7 +220,7 @@ async def test_a_ledger_without_a_column_is_said_to_be_of_another_version(world:
 @pytest.mark.parametrize(
     ("hours", "words"), [(3, "3 h 0 min ahead of Supabase's"), (-3, "3 h 0 min behind Supabase's")]
 )
-async def test_a_clock_set_forward_or_back_is_named_with_the_way(
+async def test_a_clock_set_forward_or_back_is_named_with_its_direction(
     world: World, tmp_path: Path, hours: int, words: str
 ) -> None:
     clock = WrongClock(tmp_path)
@@ -232,7 +232,7 @@ async def test_a_clock_set_forward_or_back_is_named_with_the_way(
     assert "NTP" in fault
 
 
-def test_a_clock_is_compared_with_the_middle_of_the_question() -> None:
+def test_a_clock_is_compared_with_the_middle_of_the_request() -> None:
     assert clock(1000.0, asked_at=960.0, answered_at=1040.0).fault is None
     assert clock(1000.0, asked_at=1000.0, answered_at=1100.0).fault is None
     assert clock(1000.0, asked_at=1059.0, answered_at=1059.5).fault is None
@@ -282,7 +282,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
         await hr.hire("Rusu", "Dan")
         await eventually(lambda: answered(world, 4))
         await pass_time(world, 12)
-        for _ in range(2):  # what a check leaves behind is not taken for a receiver's
+        for _ in range(2):  # traces of a check are not taken for a receiver's
             dead = await check(world)
             assert "the connection is refused" in dead.fault("receiver at 127.0.0.1")
             assert "Is it running?" in dead.fault("receiver at 127.0.0.1")
@@ -301,7 +301,7 @@ async def test_a_receiver_that_was_killed_is_named_by_all_that_it_leaves_undone(
         assert back.note("receiver at 127.0.0.1") == "ready"
 
 
-async def test_a_receiver_that_hangs_is_told_from_one_that_does_not_run(
+async def test_a_receiver_that_hangs_is_distinguished_from_one_that_does_not_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_address, "TIMEOUT_S", 0.5)
@@ -371,7 +371,7 @@ async def test_a_receiver_that_is_gone_is_missed_though_nobody_edits_anything(
 
 
 async def work_of(world: World) -> Found:
-    """Ask the database alone: a check that is at the terminal looks at it too."""
+    """Ask the database alone: a whole check also identifies the terminal."""
     [row] = await world.execute("select hikvision_sync.work() as figures")
     return Found([work(row["figures"], poll_s=30, look_s=900)])  # type: ignore[arg-type]
 
@@ -399,7 +399,7 @@ async def test_webhooks_refused_by_the_hundred_are_named_until_one_is_accepted(
         assert (await check(world)).note("webhooks") == "39 of the last 40 failed, none since"
 
 
-async def test_webhooks_past_the_tolerance_are_told_from_those_signed_with_another_secret(
+async def test_webhooks_past_the_tolerance_are_distinguished_from_those_with_another_secret(
     world: World, tmp_path: Path
 ) -> None:
     clock = WrongClock(tmp_path)
@@ -427,7 +427,7 @@ async def test_webhooks_that_pg_net_lost_or_keeps_are_named(world: World) -> Non
         assert "select net.worker_restart()" in fault
 
 
-async def test_webhooks_doubled_and_what_others_send_are_no_fault(world: World) -> None:
+async def test_doubled_webhooks_and_requests_of_others_are_no_fault(world: World) -> None:
     async with receiver_of(world), Hr(world.supabase) as hr:
         world.pg_net.duplicate_next(2)
         await hr.hire("Popescu", "Ion")
@@ -439,7 +439,7 @@ async def test_webhooks_doubled_and_what_others_send_are_no_fault(world: World) 
         assert (await check(world)).note("webhooks") == "the last 2 were accepted"
 
 
-async def test_webhooks_that_end_at_something_else_are_named(world: World) -> None:
+async def test_webhooks_that_reach_something_else_are_named(world: World) -> None:
     async with PostOffice() as office, Hr(world.supabase) as hr:
         await office.redirect(world)
         await hr.hire("Popescu", "Ion")
@@ -466,7 +466,7 @@ async def test_pg_nets_tables_that_cannot_be_read_are_no_fault(world: World) -> 
     assert (await check(world)).note("webhooks") == "pg_net's answers cannot be read here"
 
 
-async def test_the_address_of_webhooks_is_never_said_whole(world: World) -> None:
+async def test_the_address_of_webhooks_is_never_shown_whole(world: World) -> None:
     port = world.receiver.port
     await set_vault(
         world, "webhook_url", f"http://ana:Parola-mea-1@127.0.0.1:{port}/webhooks/supabase"
@@ -511,7 +511,7 @@ async def endless(_: Request) -> Response:
         (forbidden, not_allowed, "takes webhooks; /readyz is not open"),
     ],
 )
-async def test_what_answers_in_the_receivers_place_is_named(
+async def test_a_server_that_answers_in_the_receivers_place_is_named(
     readyz: Any, webhooks: Any, words: str
 ) -> None:
     routes = [Route("/readyz", readyz), Route("/webhooks/supabase", webhooks)]
@@ -614,7 +614,7 @@ def project(each_migrated_database: Database) -> Iterator[Project]:
         yield project
 
 
-def test_each_end_of_a_webhook_is_told_by_what_pg_net_noted(project: Project) -> None:
+def test_each_end_of_a_webhook_is_read_from_the_notes_of_pg_net(project: Project) -> None:
     for name, value in (
         ("url", "https://ana:parola@receiver.example:8443/webhooks/supabase"),
         ("secret", OTHER_SECRET),
@@ -654,7 +654,9 @@ def test_each_end_of_a_webhook_is_told_by_what_pg_net_noted(project: Project) ->
     assert abs(float(details["clock"]) - time.time()) < 3600
 
 
-def test_what_pg_net_has_forgotten_is_taken_out_with_the_next_edits(project: Project) -> None:
+def test_posts_that_pg_net_has_forgotten_are_taken_out_with_the_next_edits(
+    project: Project,
+) -> None:
     project.run(
         "insert into hikvision_sync.posts (request_ids, posted_at)"
         " values ('{1}', now() - interval '7 h'), ('{2}', now() - interval '5 h')"
@@ -666,7 +668,7 @@ def test_what_pg_net_has_forgotten_is_taken_out_with_the_next_edits(project: Pro
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-def test_nobody_may_ask_for_the_figures_but_by_the_check(project: Project, role: str) -> None:
+def test_no_api_role_may_ask_for_the_figures_directly(project: Project, role: str) -> None:
     project.run(f"set role {role}")
     for function in ("webhook_ends", "work", "terminal_states"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -165,7 +165,7 @@ WANTED = (
 )
 
 
-async def test_a_terminal_that_is_off_delays_nobody_and_gets_everything_later(
+async def test_a_terminal_that_is_off_delays_no_other_and_gets_everything_later(
     world_of: OpenWorld,
 ) -> None:
     """One lane for all, and the terminal that is off is the first in line."""
@@ -209,7 +209,7 @@ async def test_a_terminal_that_is_silent_costs_one_attempt_however_many_pairs_wa
     assert other.terminal.sightings.overlapping_calls == 0
 
 
-async def test_a_wrong_password_costs_one_failed_login_until_the_row_is_mended(
+async def test_a_wrong_password_costs_one_failed_login_until_the_row_is_put_right(
     world_of: OpenWorld,
 ) -> None:
     world = await world_of(MODERN, XML)
@@ -289,7 +289,7 @@ async def test_kill_9_in_the_middle_of_a_call_loses_nothing_and_overlaps_nothing
         assert terminal.sightings.failed_logins == 0
 
 
-async def test_two_receivers_share_the_terminals_without_meeting_there(
+async def test_two_receivers_share_the_terminals_and_never_call_one_together(
     world_of: OpenWorld,
 ) -> None:
     world = await world_of(MODERN, XML, SLOW, lanes=2)
@@ -305,7 +305,7 @@ async def test_two_receivers_share_the_terminals_without_meeting_there(
 
 
 @pytest.mark.parametrize("policy", ["expire", "delete", "keep"])
-async def test_a_leaver_passes_no_longer_and_a_return_restores(
+async def test_a_leaver_passes_no_longer_and_passes_again_on_return(
     world_of: OpenWorld, policy: str
 ) -> None:
     world = await world_of(MODERN, XML, settings={"LEAVER_POLICY": policy})
@@ -431,10 +431,10 @@ async def test_two_employees_who_swap_numbers_both_pass_under_their_new_ones(
     assert_well_treated(world)
 
 
-async def test_nobody_passes_with_the_face_of_whoever_had_the_number_before(
+async def test_nobody_passes_with_the_face_of_the_numbers_owner_before(
     world_of: OpenWorld,
 ) -> None:
-    """The terminal cannot be searched, so that nobody would notice afterwards."""
+    """The terminal cannot be searched, so nothing would notice it afterwards."""
     world = await world_of(Profile(name="blind", has_search=False), MODERN)
     await world.receiver.start()
     async with Hr(world.supabase) as hr:
@@ -450,7 +450,7 @@ async def test_nobody_passes_with_the_face_of_whoever_had_the_number_before(
 
 
 @pytest.mark.parametrize(("policy", "lie"), [("expire", "renumber"), ("delete", "leave")])
-async def test_a_number_that_the_terminal_only_said_to_have_ended_is_ended_again(
+async def test_a_number_that_the_terminal_only_claimed_to_have_ended_is_ended_again(
     world_of: OpenWorld, policy: str, lie: str
 ) -> None:
     world = await world_of(MODERN, settings={"LEAVER_POLICY": policy})
@@ -491,10 +491,10 @@ async def test_postgres_stopped_and_started_again_loses_nothing(
         assert_well_treated(world)
 
 
-async def test_who_was_put_there_by_a_receiver_that_died_at_once_can_still_be_made_to_leave(
+async def test_a_person_put_there_by_a_receiver_that_died_at_once_can_still_be_made_to_leave(
     world_of: OpenWorld,
 ) -> None:
-    """Killed between the person and the record; then HR deletes the row: only we know of them."""
+    """Killed between push and record; then HR deletes the row: only the ledger knows them."""
     world = await world_of(Profile(name="slow faces", face_delay_s=3.0))
     [terminal] = terminals(world)
     await world.receiver.start()

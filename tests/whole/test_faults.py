@@ -1,4 +1,4 @@
-"""Each kind of harm that can come to a receiver, done to a real one, and nothing lost by it."""
+"""Each kind of harm that can come to a receiver, done to a real one: nothing is lost."""
 
 import asyncio
 import random
@@ -80,7 +80,7 @@ async def work(world: World, hr: Hr, people: list[Hired]) -> None:
     await hr.hire("Încă", "Unul", photo="unul.jpg")
 
 
-async def test_kill_9_at_random_moments(world_of: OpenWorld) -> None:
+async def test_kill_9_at_random_moments_loses_nothing(world_of: OpenWorld) -> None:
     world = await world_of(SLOW, XML, BLIND)
     chance = random.Random(9)
     async with receiver_of(world) as receiver, Hr(world.supabase) as hr:
@@ -94,7 +94,9 @@ async def test_kill_9_at_random_moments(world_of: OpenWorld) -> None:
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_a_photo_taken_back_after_a_receiver_died_in_its_push(world_of: OpenWorld) -> None:
+async def test_a_photo_that_is_taken_back_after_a_receiver_died_in_its_push_is_not_lost(
+    world_of: OpenWorld,
+) -> None:
     """HR's photo is again the one that the ledger last heard of; the terminal has another."""
     world = await world_of(BLIND)
     terminal = world.sites[0].terminal
@@ -118,7 +120,7 @@ async def test_a_photo_taken_back_after_a_receiver_died_in_its_push(world_of: Op
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_sigterm_at_random_moments(world_of: OpenWorld) -> None:
+async def test_sigterm_at_random_moments_loses_nothing(world_of: OpenWorld) -> None:
     world = await world_of(SLOW, XML)
     chance = random.Random(15)
     async with receiver_of(world) as receiver, Hr(world.supabase) as hr:
@@ -136,7 +138,9 @@ async def test_sigterm_at_random_moments(world_of: OpenWorld) -> None:
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_a_frozen_receiver_that_goes_on_after_another_took_over(world_of: OpenWorld) -> None:
+async def test_a_frozen_receiver_that_goes_on_after_another_took_over_loses_nothing(
+    world_of: OpenWorld,
+) -> None:
     world = await world_of(SLOW, XML)
     async with receiver_of(world) as frozen, Hr(world.supabase) as hr:
         people = await hire(hr, 4)
@@ -151,7 +155,7 @@ async def test_a_frozen_receiver_that_goes_on_after_another_took_over(world_of: 
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_postgres_stopped_and_started(
+async def test_a_postgres_that_is_stopped_and_started_loses_nothing(
     stoppable_postgres: PostgresServer, world_of: OpenWorld, mode: Any
 ) -> None:
     world = await world_of(SLOW, XML, postgres=stoppable_postgres)
@@ -179,7 +183,7 @@ REST_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", REST_FAULTS.values(), ids=REST_FAULTS.keys())
-async def test_supabases_rest_in_trouble(world_of: OpenWorld, fault: Fault) -> None:
+async def test_trouble_of_supabases_rest_loses_nothing(world_of: OpenWorld, fault: Fault) -> None:
     world = await world_of(SLOW, XML)
     async with (
         Line(port_of(world.supabase.url)) as line,
@@ -196,7 +200,7 @@ async def test_supabases_rest_in_trouble(world_of: OpenWorld, fault: Fault) -> N
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_supabases_rest_refusing_connections(world_of: OpenWorld) -> None:
+async def test_refused_connections_to_supabases_rest_lose_nothing(world_of: OpenWorld) -> None:
     world = await world_of(SLOW, XML)
     async with (
         Line(port_of(world.supabase.url)) as line,
@@ -214,7 +218,7 @@ async def test_supabases_rest_refusing_connections(world_of: OpenWorld) -> None:
 
 @pytest.mark.parametrize("verb", ["claim", "intend", "meet", "record", "release", "renew"])
 @pytest.mark.parametrize("fault", [CUT, status(502, arrives=True)], ids=["cut", "502 though done"])
-async def test_the_answer_of_each_of_the_ledgers_functions_lost(
+async def test_a_lost_answer_of_a_function_of_the_ledger_loses_nothing(
     world_of: OpenWorld, verb: str, fault: Fault
 ) -> None:
     world = await world_of(XML, BLIND)
@@ -239,7 +243,7 @@ TERMINAL_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", TERMINAL_FAULTS.values(), ids=TERMINAL_FAULTS.keys())
-async def test_a_terminals_line_in_trouble(world_of: OpenWorld, fault: Fault) -> None:
+async def test_trouble_on_a_terminals_line_loses_nothing(world_of: OpenWorld, fault: Fault) -> None:
     world = await world_of(MODERN, XML)
     async with Line(world.sites[0].terminal.port) as line, Hr(world.supabase) as hr:
         await put_behind(line, world, world.sites[0])
@@ -256,7 +260,9 @@ async def test_a_terminals_line_in_trouble(world_of: OpenWorld, fault: Fault) ->
 
 @pytest.mark.parametrize("path", ["UserInfo/Record", "UserInfo/SetUp", "UserInfo/Modify", "FDLib"])
 @pytest.mark.parametrize("fault", [CUT, UNHEARD], ids=["cut", "unheard"])
-async def test_the_answer_of_a_call_lost(world_of: OpenWorld, path: str, fault: Fault) -> None:
+async def test_a_lost_answer_to_a_call_loses_no_edit(
+    world_of: OpenWorld, path: str, fault: Fault
+) -> None:
     world = await world_of(XML, BLIND)
     async with AsyncExitStack() as stack:
         hr = await stack.enter_async_context(Hr(world.supabase))
@@ -271,8 +277,10 @@ async def test_the_answer_of_a_call_lost(world_of: OpenWorld, path: str, fault: 
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_a_terminal_that_works_on_after_it_was_given_up(world_of: OpenWorld) -> None:
-    """Its own slowness, not the line's: the next call must not come before it is done."""
+async def test_a_terminal_that_works_on_after_it_was_given_up_gets_no_overlapping_call(
+    world_of: OpenWorld,
+) -> None:
+    """The terminal is slow, not the line: the next call must not come before it is done."""
     world = await world_of(FACES_TAKE_LONG)
     async with (
         receiver_of(world, environment={"HURT_FACE_TIMEOUT_S": "1"}) as receiver,
@@ -286,7 +294,7 @@ async def test_a_terminal_that_works_on_after_it_was_given_up(world_of: OpenWorl
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_webhooks_lost_doubled_and_reordered(world_of: OpenWorld) -> None:
+async def test_lost_doubled_and_reordered_webhooks_lose_no_edit(world_of: OpenWorld) -> None:
     world = await world_of(MODERN, XML)
     async with PostOffice() as office, receiver_of(world) as receiver, Hr(world.supabase) as hr:
         await office.redirect(world)
@@ -299,7 +307,9 @@ async def test_webhooks_lost_doubled_and_reordered(world_of: OpenWorld) -> None:
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_webhooks_delayed_past_the_tolerance(world_of: OpenWorld) -> None:
+async def test_webhooks_delayed_past_the_tolerance_are_refused_and_lose_no_edit(
+    world_of: OpenWorld,
+) -> None:
     world = await world_of(MODERN, XML)
     secret = world.environment["WEBHOOK_SECRET"]
     async with PostOffice() as office, receiver_of(world) as receiver, Hr(world.supabase) as hr:
@@ -314,7 +324,7 @@ async def test_webhooks_delayed_past_the_tolerance(world_of: OpenWorld) -> None:
 
 
 @pytest.mark.parametrize("hours", [3, -3])
-async def test_the_receivers_clock_set_while_it_runs(
+async def test_setting_the_receivers_clock_while_it_runs_loses_nothing(
     world_of: OpenWorld, tmp_path: Path, hours: int
 ) -> None:
     world = await world_of(SLOW, XML)
@@ -328,13 +338,13 @@ async def test_the_receivers_clock_set_while_it_runs(
         clock.set(hours * HOURS_S)
         await work(world, hr, people)
         await assert_nothing_lost(world, [receiver])
-        assert "webhook_refused" in receiver.logged()  # it really took another time to be now
+        assert "webhook_refused" in receiver.logged()  # it really went by the wrong time
         clock.set(0)
         await hr.hire("Din", "Nou", photo="nou.jpg")
         await assert_nothing_lost(world, [receiver])
 
 
-async def test_the_disk_full_for_logs(world_of: OpenWorld) -> None:
+async def test_a_full_disk_for_logs_loses_nothing(world_of: OpenWorld) -> None:
     world = await world_of(SLOW, XML)
     async with receiver_of(world, kind=FullDisk) as receiver, Hr(world.supabase) as hr:
         people = await hire(hr, 4)

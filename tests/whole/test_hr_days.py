@@ -1,9 +1,9 @@
 """Random HR days against real Postgres and simulated terminals: at the end of each, every active
 terminal holds exactly what the tables say, and strangers are as they were.
 
-A day is a list of steps, each a verb and whom it is about, so that a day that fails shrinks to the
-few that matter. HR_DAYS sets how many are played, HR_DAY_WITHIN_S how long one may take to
-converge; with HR_DAY_SHRINK=no the first that fails is told as it is.
+A day is a list of steps, each a verb and its target, so that a day that fails shrinks to the
+few that matter. HR_DAYS sets the number of days, HR_DAY_WITHIN_S how long one may take to
+converge; with HR_DAY_SHRINK=no the first day that fails is printed as it is.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PHASES: Final = (
 STAFF: Final = 4
 """Hired before the day."""
 MAX_WRONG_PASSWORDS: Final = 4
-"""In a day: the fifth failed login locks an account, and nothing but time mends that."""
+"""In a day: the fifth failed login locks an account, and only time unlocks it."""
 FIRMWARES: Final = (
     *("modern", "xml", "upload_only", "no_upsert_no_search", "old_deletes", "busy", "url_only"),
     *("names_32", "no_capabilities"),
@@ -146,7 +146,7 @@ class Day:
         await self.company.replace_hardware(step.who % SITES)
 
     async def replace_by_a_used_one(self, step: Step) -> None:
-        """By one that knows people who are in the tables now, whether they may pass or not."""
+        """Use hardware that knows people who are in the tables now, both active and not."""
         numbers = await self.company.run(
             "select employee_no from angajati_biometrie where employee_no is not null order by 1"
         )
@@ -169,7 +169,7 @@ class Day:
         if place in self.company.rows and self.company.wrong_passwords < MAX_WRONG_PASSWORDS:
             await self.company.change_terminal(place, **columns)
 
-    # -- the receivers, and who presses their buttons --
+    # -- the receivers and their buttons --
 
     async def restart_a_receiver(self, _: Step) -> None:
         count = len(self.company.services)
@@ -209,7 +209,7 @@ steps = st.builds(
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a day is like before it begins."""
+    """The conditions under which a day begins."""
 
     policy: LeaverPolicy
     firmwares: list[str]

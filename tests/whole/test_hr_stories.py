@@ -1,4 +1,4 @@
-"""What HR does in a day, one story each: the receiver is whole, and in the test's own process."""
+"""Edits of HR's day, one story each: the whole receiver runs in the test's own process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ async def test_a_leaver_passes_nowhere_and_passes_again_on_return(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_who_leaves_during_an_import_does_not_wait_behind_it(
+async def test_an_employee_who_leaves_during_an_import_does_not_wait_behind_it(
     company: Company, policy: LeaverPolicy
 ) -> None:
     await company.begin_day(policy=policy)
@@ -95,7 +95,9 @@ async def test_delete_erases_face_and_card_too(company: Company) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_whose_row_is_deleted_passes_nowhere(company: Company, policy: LeaverPolicy) -> None:
+async def test_an_employee_whose_row_is_deleted_passes_nowhere(
+    company: Company, policy: LeaverPolicy
+) -> None:
     await company.begin_day(policy=policy)
     ion = await company.hire("Popescu", photo="poza-1.jpg")
     await settled(company)
@@ -106,7 +108,7 @@ async def test_whose_row_is_deleted_passes_nowhere(company: Company, policy: Lea
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_who_is_active_and_has_no_number_any_more_passes_nowhere(
+async def test_an_active_employee_who_has_no_number_any_more_passes_nowhere(
     company: Company, policy: LeaverPolicy
 ) -> None:
     await company.begin_day(policy=policy)
@@ -148,7 +150,7 @@ async def test_an_old_number_is_ended_before_the_new_one_is_put(
 
 @pytest.mark.parametrize("firmware", ["modern", "no_upsert_no_search", "old_deletes"])
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_two_who_swap_numbers_pass_under_their_new_ones_with_their_own_faces(
+async def test_two_employees_who_swap_numbers_pass_under_their_new_ones_with_their_own_faces(
     company: Company, policy: LeaverPolicy, firmware: str
 ) -> None:
     await company.begin_day(policy=policy, profiles=[PROFILES[firmware]])
@@ -176,7 +178,7 @@ async def test_a_removed_photo_is_removed(company: Company) -> None:
 
 
 @pytest.mark.parametrize("firmware", ["modern", "no_upsert_no_search"])
-async def test_a_row_that_is_given_to_another_opens_for_them_alone(
+async def test_a_row_that_is_given_to_another_employee_lets_only_that_one_pass(
     company: Company, firmware: str
 ) -> None:
     await company.begin_day(profiles=[PROFILES[firmware]])
@@ -204,7 +206,7 @@ async def test_a_terminal_that_becomes_active_is_filled(company: Company) -> Non
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_a_terminal_back_from_eroare_hears_of_all_that_it_missed(
+async def test_a_terminal_back_from_eroare_gets_every_edit_that_it_missed(
     company: Company, policy: LeaverPolicy
 ) -> None:
     await company.begin_day(policy=policy)
@@ -233,7 +235,7 @@ async def test_a_terminal_emptied_at_its_own_menu_is_filled_when_it_becomes_acti
     for n in range(4):
         await company.hire(f"Om{n}", photo=f"poza-{n}.jpg")
     await settled(company)
-    for number in company.on(0):  # what others put there is not the story's
+    for number in company.on(0):  # people whom others put there are not part of the story
         del company.terminals[0].persons[number]
     for status in ("inactiv", "activ"):
         await company.change_terminal(0, status=status)
@@ -258,7 +260,7 @@ async def test_a_terminal_that_is_not_active_is_left_alone(company: Company) -> 
         assert logins(company, 1) > calls
 
 
-async def test_a_wrong_password_costs_one_failed_login_and_mended_is_tried_at_once(
+async def test_a_wrong_password_costs_one_failed_login_and_the_right_one_is_tried_at_once(
     company: Company,
 ) -> None:
     await company.begin_day()
@@ -303,7 +305,7 @@ async def test_replaced_hardware_is_noticed_and_filled(company: Company) -> None
 async def test_leavers_whom_a_replacement_remembers_pass_no_longer(
     company: Company, policy: LeaverPolicy
 ) -> None:
-    """One who left while the terminal hung here, and one who left before it did."""
+    """One employee left while the terminal hung here, another before it did."""
     await company.begin_day(policy=policy, terminals=1)
     before = await company.hire("Dinainte", status="inactiv")
     ion = await company.hire("Popescu", photo="poza-1.jpg")
@@ -323,7 +325,7 @@ async def test_leavers_whom_a_replacement_remembers_pass_no_longer(
 async def test_a_leaver_known_there_by_an_old_number_is_ended_under_the_new_one_too(
     company: Company, policy: LeaverPolicy
 ) -> None:
-    """The ledger has 1000 of the old hardware; the replacement comes from where he is 2000."""
+    """The ledger has 1000 of the old hardware; on the replacement the person is 2000."""
     await company.begin_day(policy=policy, terminals=1)
     ion = await company.hire("Popescu", photo="poza-1.jpg")
     await settled(company)
@@ -337,7 +339,7 @@ async def test_a_leaver_known_there_by_an_old_number_is_ended_under_the_new_one_
 
 
 @pytest.mark.xfail(strict=True, reason="what a number was is forgotten when nobody has it any more")
-async def test_whom_a_replacement_remembers_and_hr_has_deleted_passes_no_longer(
+async def test_a_person_whom_a_replacement_remembers_and_hr_has_deleted_passes_no_longer(
     company: Company,
 ) -> None:
     """A design question: only a memory of all numbers that were ever the company's would tell."""

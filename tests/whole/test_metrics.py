@@ -1,4 +1,4 @@
-"""/metrics over real HTTP: each figure moves for its reason, and says nothing of anybody."""
+"""/metrics over real HTTP: each figure moves for its reason, and names nobody."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

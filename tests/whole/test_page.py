@@ -226,7 +226,7 @@ class Office:
                 await asyncio.sleep(0.05)
 
     def assert_well_behaved(self) -> None:
-        """The page neither failed nor displeased React, and never said a token."""
+        """The page neither failed nor made React warn, and never logged a token."""
         assert self._errors == []
         assert [text for text in self._said if re.match("Warning|Each child|Cannot", text)] == []
         tokens = self._tokens - {""}
@@ -322,7 +322,9 @@ def calls(office: Office) -> int:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_hook_the_button_and_the_page_around_them_pass(check: str, packages: Path) -> None:
+def test_the_hook_the_button_and_the_page_around_them_pass_type_checks_and_lint(
+    check: str, packages: Path
+) -> None:
     run_in(packages, *CHECKS[check])
 
 

@@ -1,7 +1,7 @@
-"""What HR's people upload as photos, and what becomes of each on three kinds of terminals.
+"""Files that HR's people upload as photos, and the outcome of each on three kinds of terminals.
 
 The files go all the way: into the company's bucket, by the receiver, onto a terminal or not; and
-what did not arrive is said in words that help whoever chose the file.
+the reason why one did not arrive is given in words that help the person who chose it.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,7 +74,7 @@ def web_page() -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Specimen:
-    """One file, and what becomes of it."""
+    """One file, and its outcomes."""
 
     file: str
     make: Callable[[], bytes]
@@ -90,7 +90,7 @@ NO_PICTURE = "the photo is not a picture format the terminal takes"
 MANY_PIXELS = "too many pixels for a {} file: 50000 by 50000 pixels; save it smaller"
 
 ZOO = (
-    # What a terminal fetched itself it judges itself, in its own words; the others are ours.
+    # A photo that a terminal fetched it judges in its own words; the other words are ours.
     Specimen(
         file="tiny.jpg",
         make=tiny_photo,
@@ -174,7 +174,9 @@ async def test_the_phones_photo_is_what_it_is_meant_to_be() -> None:
 
 
 @pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.file)
-async def test_each_photo_arrives_or_it_is_said_why_not(world: World, specimen: Specimen) -> None:
+async def test_each_photo_arrives_or_the_reason_is_reported(
+    world: World, specimen: Specimen
+) -> None:
     photo = specimen.make()
     world.supabase.photos[specimen.file] = photo
     async with Hr(world.supabase) as hr:

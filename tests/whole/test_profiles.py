@@ -26,7 +26,7 @@ from receiver.sync.worker import BATCH
 from tests.support.profiles import RARELY, assert_well_treated
 from tests.support.waiting import ON_TIME_S, eventually, gives, gives_nothing
 
-# A terminal that fails a person twice in a row is left that person for 30 s; that may happen twice.
+# A pair that fails twice in a row waits for 30 s; that may happen twice.
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 LOOK_S = 3.0
@@ -83,7 +83,7 @@ class Company:
     async def agreed(self, *, but: str = "full") -> None:
         """Wait until every terminal holds what HR says, and the receiver knows that it does.
 
-        One that is full holds nobody otherwise than HR says.
+        A full terminal holds nobody differently from what HR says.
         """
         out = [site for site in self.world.sites if site.name in (but, "full")]
         if not await self.world.agreed(but=out, within_s=ON_TIME_S):
@@ -150,7 +150,7 @@ class Company:
 
 
 def calls(site: Site, since: float = 0.0) -> list[Call]:
-    """Return the calls that the terminal let in and that began since then, but for looks at it."""
+    """Return the calls that the terminal let in since then, except those that identify it."""
     return [
         call
         for call in site.terminal.sightings.calls
@@ -171,7 +171,7 @@ async def remembered(world: World, site: Site) -> Mapping[str, Any]:
 
 
 async def messages(world: World, site: Site) -> list[str]:
-    """Return what is said of the pairs that are not in step on a terminal."""
+    """Return the messages of the pairs that are not in step on a terminal."""
     rows = await world.execute(
         "select message from hikvision_sync.pairs where terminal_id = %s and wanted > done", site.id
     )
@@ -208,7 +208,7 @@ async def company(embedded_postgres: PostgresServer) -> AsyncIterator[Company]:
 async def who_is_hired_with_a_photo_passes_by_it_and_a_new_one_takes_its_place(
     company: Company,
 ) -> None:
-    """But where a terminal lied nobody can tell one photo from another, until HR saves again."""
+    """Where a terminal lied, one photo cannot be told from another until HR saves again."""
     ion = company.ion
     await company.agreed_on(ion)
     for site in company.sites_but("full"):
@@ -288,16 +288,16 @@ STORIES = (
 
 
 @pytest.mark.parametrize("name", [story.__name__ for story in STORIES])
-async def test_on_every_terminal(company: Company, name: str) -> None:
+async def test_each_story_ends_well_on_every_terminal(company: Company, name: str) -> None:
     """HR does all this at once: each story waits for its own person alone."""
     await company.stories[name]
 
 
-async def test_when_all_is_told_every_terminal_holds_what_hr_says(company: Company) -> None:
+async def test_after_all_stories_every_terminal_holds_what_hr_says(company: Company) -> None:
     await company.agreed()
 
 
-async def test_a_new_name_of_somebody_known_costs_one_call_and_one_search(
+async def test_a_new_name_of_a_known_person_costs_one_call_and_one_search(
     company: Company,
 ) -> None:
     await company.agreed()
@@ -311,7 +311,9 @@ async def test_a_new_name_of_somebody_known_costs_one_call_and_one_search(
         assert (site.name, asked(site, since)) == (site.name, cost)
 
 
-async def test_a_terminal_that_is_full_says_so_of_each_who_does_not_fit(company: Company) -> None:
+async def test_a_terminal_that_is_full_says_so_of_each_person_who_does_not_fit(
+    company: Company,
+) -> None:
     full = company.site("full")
     outside = (await company.world.wanted()).keys() - company.world.standing_on(
         full.terminal
@@ -322,7 +324,7 @@ async def test_a_terminal_that_is_full_says_so_of_each_who_does_not_fit(company:
     await eventually(lambda: gives(messages(company.world, full), [said] * len(outside)))
 
 
-async def test_a_200_that_changed_nothing_is_found_named_and_mended(company: Company) -> None:
+async def test_a_200_that_changed_nothing_is_found_named_and_put_right(company: Company) -> None:
     lying = company.site("lying")
     number = str(company.ion.employee_no)
     said: list[str] = []
@@ -361,7 +363,7 @@ REMEMBERED: Mapping[str, Mapping[str, object]] = {
 
 
 @pytest.mark.parametrize("name", REMEMBERED)
-async def test_what_the_stories_taught_about_a_terminal_is_remembered(
+async def test_the_facts_that_the_stories_taught_about_a_terminal_are_remembered(
     company: Company, name: str
 ) -> None:
     known = {**await remembered(company.world, company.site(name))}
@@ -435,7 +437,7 @@ async def test_each_wrong_password_costs_one_failed_login_and_a_right_one_is_tri
 
 
 async def test_a_terminal_hung_while_the_receiver_runs_is_filled(company: Company) -> None:
-    """One that declares nothing: each fallback is found by trying, once."""
+    """It declares nothing: each fallback is found by trying, once."""
     await company.hr.rename(company.ana, LONG_NAME)
     new = await company.world.add_site("new", SHORT_OF_WORDS)
     new.terminal.sightings.failed_logins = company.wrong_passwords  # before it was there
@@ -461,10 +463,10 @@ async def test_another_terminal_in_the_same_place_is_noticed_and_filled(company:
     await eventually(lambda: len(company.site("full").terminal.persons) == 3)
 
 
-async def test_a_terminal_with_another_firmware_is_asked_anew_and_works_on(
+async def test_a_terminal_with_another_firmware_is_asked_again_and_works_on(
     company: Company,
 ) -> None:
-    """Each gets the habits of the next one, whatever was remembered of its own."""
+    """Each terminal gets the habits of the next one, whatever was remembered of its own."""
     sites = company.sites_but("full")
     habits = [site.terminal.profile for site in sites]
     for site, next_habits in zip(sites, [*habits[1:], habits[0]], strict=True):
@@ -512,7 +514,7 @@ async def open_small(
                 assert_well_treated(site)
 
 
-async def test_somebody_erased_makes_room_on_a_full_terminal(
+async def test_a_person_who_is_erased_makes_room_on_a_full_terminal(
     open_small: Callable[..., Any],
 ) -> None:
     world: World = await open_small("full", "old_deletes", "modern", LEAVER_POLICY="delete")

@@ -174,14 +174,14 @@ async def test_a_page_that_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize("path", [STATUS, f"/api/hikvision/devices/{NOBODY}/drift"])
-async def test_nobody_looks_without_an_access_token(opened: Open, path: str) -> None:
+async def test_no_report_is_given_without_an_access_token(opened: Open, path: str) -> None:
     world = await opened(MODERN)
     async with browser(world) as client:
         del client.headers["Authorization"]
         assert (await client.get(path)).status_code == 401
 
 
-def test_status_of_5000_employees_on_50_terminals_takes_one_look_at_the_pairs(
+def test_status_of_5000_employees_on_50_terminals_reads_the_pairs_once(
     migrated_database: Database,
 ) -> None:
     with Project(migrated_database) as project:
@@ -207,7 +207,9 @@ def test_status_of_5000_employees_on_50_terminals_takes_one_look_at_the_pairs(
 # Drift
 
 
-async def test_drift_lists_who_is_missing_who_differs_and_who_is_unknown(opened: Open) -> None:
+async def test_drift_lists_people_who_are_missing_who_differ_and_who_are_unknown(
+    opened: Open,
+) -> None:
     world = await opened(MODERN)
     [terminal] = [site.terminal for site in world.sites]
     async with Hr(world.supabase) as hr:
@@ -321,7 +323,9 @@ async def test_a_wrong_password_costs_a_drift_one_failed_login(opened: Open) -> 
 
 
 @pytest.mark.parametrize("device_id", [NOBODY, "x", "1' or 'a'='a"])
-async def test_a_terminal_that_is_not_there_is_404(opened: Open, device_id: str) -> None:
+async def test_the_drift_of_a_terminal_that_is_not_there_is_404(
+    opened: Open, device_id: str
+) -> None:
     world = await opened(MODERN)
     async with browser(world) as client:
         answer = await client.get(f"/api/hikvision/devices/{device_id}/drift")

@@ -1,6 +1,6 @@
-"""What the internet and a busy HR department can throw at a receiver, and how it starts and stops.
+"""Storms from the internet and from a busy HR department; how a receiver starts and stops.
 
-A storm must cost neither a true webhook nor memory. Each limit is waited for in events and counts;
+A storm must cost neither a valid webhook nor memory. Each limit is waited for in events and counts;
 those that take seconds are shortened in the receiver by `tests/support/hurt`, never measured here.
 """
 
@@ -67,19 +67,21 @@ def _many_connections() -> Iterator[None]:
 
 @pytest.fixture
 async def quiet(embedded_postgres: PostgresServer) -> AsyncIterator[World]:
-    """A world without terminals, for what only the receiver's door has to stand."""
+    """A world without terminals, for storms that only reach the receiver's HTTP side."""
     async with open_world({}, pause_s=0.02, poll_s=3600, postgres=embedded_postgres) as world:
         yield world
 
 
-# Clients, as rude as sockets allow
+# Clients that are as rude as sockets allow
 
 
 # The head of a request
 
 
 @each_parser
-async def test_who_sends_no_whole_header_is_let_go(quiet: World, parser: dict[str, str]) -> None:
+async def test_a_client_that_sends_no_whole_head_is_let_go(
+    quiet: World, parser: dict[str, str]
+) -> None:
     limits = {"HURT_PATIENCE_S": "1"} | parser
     async with receiver_of(quiet, environment=limits) as receiver, wires(receiver, 4) as opened:
         silent, half, dripping, second = opened
@@ -114,7 +116,7 @@ ENDLESS = {
 
 
 @each_parser
-async def test_what_never_ends_around_a_body_ends_the_connection_and_takes_no_memory(
+async def test_an_endless_part_around_a_body_ends_the_connection_and_takes_no_memory(
     quiet: World, parser: dict[str, str]
 ) -> None:
     async with receiver_of(quiet, environment=parser) as receiver:
@@ -128,18 +130,6 @@ async def test_what_never_ends_around_a_body_ends_the_connection_and_takes_no_me
                 for push in pushing:
                     push.cancel()
         assert await valid_webhooks(quiet, receiver, 1) == {202: 1}
-
-
-# Many slow clients
-
-
-# Bodies that never end
-
-
-# Forgeries
-
-
-# An import
 
 
 # Start and stop
@@ -160,7 +150,9 @@ def browser(world: World, receiver: ReceiverProcess, **claims: str) -> httpx.Asy
     )
 
 
-async def test_sigterm_in_the_middle_of_everything(embedded_postgres: PostgresServer) -> None:
+async def test_sigterm_in_the_middle_of_everything_ends_the_receiver_cleanly(
+    embedded_postgres: PostgresServer,
+) -> None:
     profiles = {"one": FACES_TAKE_LONG, "two": FACES_TAKE_LONG}
     async with AsyncExitStack() as stack:
         opening = open_world(
@@ -279,6 +271,9 @@ async def test_a_receiver_that_starts_with_supabase_down_says_so_and_needs_no_re
                 await asyncio.sleep(0.5)
 
 
+# The storms of tests/support/storms.py
+
+
 @each_parser
 async def test_500_slow_clients_displace_no_webhook_and_are_all_let_go(
     quiet: World, parser: dict[str, str]
@@ -289,35 +284,35 @@ async def test_500_slow_clients_displace_no_webhook_and_are_all_let_go(
 @pytest.mark.parametrize(
     "begins", [b"", request({}, framing="Content-Length: 9")], ids=["head", "body"]
 )
-async def test_more_silent_clients_than_there_may_be_displace_no_webhook(
+async def test_silent_clients_beyond_the_limit_displace_no_webhook(
     quiet: World, begins: bytes
 ) -> None:
     await silent_clients(quiet, begins)
 
 
 @each_parser
-async def test_a_body_that_never_ends_takes_no_memory_and_is_ended(
+async def test_an_endless_body_takes_no_memory_and_is_ended(
     quiet: World, parser: dict[str, str]
 ) -> None:
     await endless_bodies(quiet, parser)
 
 
 @each_parser
-async def test_hundreds_of_bodies_held_back_at_once_take_little_memory(
+async def test_hundreds_of_unfinished_bodies_at_once_take_little_memory(
     quiet: World, parser: dict[str, str]
 ) -> None:
     await bodies_held_back(quiet, parser)
 
 
-async def test_large_bodies_take_turns_and_each_gets_its_answer(quiet: World) -> None:
+async def test_large_bodies_wait_for_each_other_and_each_gets_its_answer(quiet: World) -> None:
     await large_bodies(quiet)
 
 
-async def test_10000_forgeries_beside_200_webhooks(quiet: World) -> None:
+async def test_10000_forgeries_displace_none_of_200_webhooks(quiet: World) -> None:
     await forgeries(quiet)
 
 
-async def test_5000_employees_imported_in_one_statement_with_20_terminals(
+async def test_5000_employees_can_be_imported_in_one_statement_with_20_terminals(
     embedded_postgres: PostgresServer,
 ) -> None:
     await import_of_everybody(embedded_postgres)
