@@ -23,7 +23,7 @@ class Where:
     people: int
     pause_s: float
     supabase_s: float = 0.0
-    """What each answer of Supabase's takes longer than it does on loopback."""
+    """How much longer each answer of Supabase's takes than on loopback."""
 
     @property
     def words(self) -> str:
@@ -40,7 +40,7 @@ WHERE = (
 
 @dataclass(frozen=True, kw_only=True)
 class BulkRun:
-    """One bulk run: what it took, and what it had to take."""
+    """One bulk run: the time that it took, and the least that it could take."""
 
     took_s: float
     pause_s: float

@@ -16,7 +16,7 @@ QUICK_PEOPLE = 1
 
 @dataclass(frozen=True)
 class Counted:
-    """What one scenario cost, per pair."""
+    """The cost of one scenario, per pair."""
 
     calls: float
     round_trips: float

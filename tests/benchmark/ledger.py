@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Receiver:
-    """What a receiver asks of the ledger, over one connection of its own."""
+    """The questions of a receiver to the ledger, over one connection of its own."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._name = name
@@ -59,7 +59,7 @@ class Receiver:
 
 
 async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
-    """Return what claims, records and the status take."""
+    """Return the times of claims, records and the status."""
     return await asyncio.to_thread(_measure, 500 if quick else 5000, 50, 1.0 if quick else 4.0)
 
 

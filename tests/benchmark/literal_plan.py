@@ -76,7 +76,7 @@ class LiteralPlan:
         return rows
 
     def _call(self, terminal: Json, path: str, body: Json) -> None:
-        """Make one call in its turn; raise for whatever is not a success."""
+        """Make one call in its turn; raise for every answer that is not a success."""
         login = HTTPDigestAuth(terminal["username"], terminal["password_encrypted"])
         with self._one_call:
             time.sleep(max(0.0, self._free_at - time.monotonic()))

@@ -25,7 +25,7 @@ def test_a_table_says_what_was_measured_and_how_many_times_better_ours_is() -> N
 @pytest.mark.parametrize(
     ("ours", "baseline", "ratio"), [(2.0, 4.0, 2.0), (2.0, None, None), (0.0, 4.0, None)]
 )
-def test_a_ratio_is_there_where_it_says_something(
+def test_a_ratio_is_shown_where_it_says_something(
     ours: float, baseline: float | None, ratio: float | None
 ) -> None:
     assert Row("what", ours, "ms", baseline).ratio == ratio
@@ -45,12 +45,12 @@ async def test_a_part_is_measured_and_printed_under_its_name(
     assert "| single save " in said
 
 
-def test_a_part_that_is_not_there_is_named() -> None:
+def test_a_part_that_does_not_exist_is_named() -> None:
     with pytest.raises(SystemExit, match="no part nonsense"):
         main(["--quick", "--only", "ledger,nonsense"])
 
 
-async def test_a_terminal_is_called_no_oftener_than_is_documented() -> None:
+async def test_a_terminal_is_called_no_more_often_than_is_documented() -> None:
     pytest.importorskip("requests", reason="the benchmark's baseline needs it")
     found = {row.what: (row.ours, row.baseline) for row in await device_calls.measure(quick=True)}
     people = device_calls.QUICK_PEOPLE + 1

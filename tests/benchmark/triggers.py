@@ -38,7 +38,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
-    """Return what whole-table statements cost a row, and a single save."""
+    """Return the cost of whole-table statements per row, and of a single save."""
     return await asyncio.to_thread(_measure, 500 if quick else 5000)
 
 

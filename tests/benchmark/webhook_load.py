@@ -1,6 +1,6 @@
 """Posts signed webhooks over connections kept alive, as fast as they are answered.
 
-A process of its own, so that what it costs is not the server's:
+A process of its own, so that its cost is not the server's:
 `python -m tests.benchmark.webhook_load PORT REQUESTS CONNECTIONS`, the secret on stdin; prints a
 `Taken` as JSON.
 """
@@ -21,7 +21,7 @@ ACCEPTED = b"HTTP/1.1 202 "
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What the acknowledgements took; latencies in seconds."""
+    """The times that the acknowledgements took; latencies in seconds."""
 
     per_second: float
     p50_s: float
@@ -107,7 +107,7 @@ async def load(port: int, letters: list[bytes], connections: int) -> Taken:
 
 
 async def main(secret: str, port: int, requests: int, connections: int) -> None:
-    """Warm up, post, and print what it took."""
+    """Warm up, post, and print the result."""
     await load(port, [letter(n, port, secret) for n in range(WARM_UP)], connections)
     letters = [letter(n, port, secret) for n in range(requests)]
     print(json.dumps(asdict(await load(port, letters, connections))))

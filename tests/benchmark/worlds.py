@@ -1,4 +1,4 @@
-"""The same world for both who are measured: the receiver, or the literal plan in its place."""
+"""The same world for both that are measured: the receiver, or the literal plan in its place."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ async def served_world(  # noqa: PLR0913 - keyword-only, and most have a default
             stack.push_async_callback(world.receiver.close)
         if who == "ours":
             await world.receiver.start()
-            await worker_at_rest(world)  # the new terminals are looked at and filled
+            await worker_at_rest(world)  # the new terminals are identified and filled
             await quiet(world)
         else:
             await stack.enter_async_context(served(LITERAL_PLAN, world, *PLAIN_FLAGS))
@@ -118,7 +118,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def calls(world: World) -> list[Call]:
-    """Return what all terminals of a world have been asked so far, in its order."""
+    """Return the calls that all terminals of a world have got so far, in its order."""
     found = [call for site in world.sites for call in site.terminal.sightings.calls]
     return sorted(found, key=lambda call: call.started)
 
@@ -138,7 +138,7 @@ async def quiet(world: World) -> None:
 
 async def resync_all(world: World) -> None:
     """Press the button and wait for its end; raise where anything failed."""
-    # Who signs is whom the receiver knows as Supabase, which may be a line to it.
+    # The issuer is the address that the receiver has for Supabase, which may be a line to it.
     token = world.supabase.access_token(iss=f"{world.environment['SUPABASE_URL']}/auth/v1")
     async with httpx.AsyncClient(trust_env=False, timeout=None) as client:  # noqa: S113 - it is long
         answer = await client.post(
