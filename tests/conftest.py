@@ -30,7 +30,7 @@ def _stoppable_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def stoppable_postgres(_stoppable_postgres: PostgresServer) -> PostgresServer:
-    """A running server of nobody else's, for tests of an outage to stop and start."""
+    """A running server for one test alone, which may stop and start it."""
     _stoppable_postgres.start()
     return _stoppable_postgres
 
@@ -49,7 +49,7 @@ def debian_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session", params=["embedded", "debian15"])
 def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
-    """Each of the two servers in turn, for what must hold on both."""
+    """Each of the two servers in turn, for tests that must pass on both."""
     name = "embedded_postgres" if request.param == "embedded" else "debian_postgres"
     server = request.getfixturevalue(name)
     assert isinstance(server, PostgresServer)

@@ -1,4 +1,4 @@
-"""The rule of the house: a file imports from its own folder and from folders further left."""
+"""The rule of imports: a file imports from its own folder and from folders further left."""
 
 import ast
 from graphlib import TopologicalSorter

@@ -1,4 +1,4 @@
-"""What is written down is true: the READMEs, Procfile, SQL comments, what comments cite."""
+"""The documents are true: READMEs, Procfile, SQL comments, and the files that comments cite."""
 
 import ast
 import io
@@ -62,14 +62,14 @@ def without_code(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """Return what a link may name in this document, as GitHub makes it of the headings."""
+    """Return the anchors that a link may name here, as GitHub makes them of the headings."""
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in kept}
 
 
 def remarks(path: Path) -> Iterator[str]:
-    """Return what a file says to its reader: a document whole, of code comments and docstrings."""
+    """Return the words of a file: all of a document, the comments and docstrings of code."""
     text = path.read_text(encoding="utf-8", errors="replace")  # fixtures are in any charset
     match path.suffix:
         case ".md":
