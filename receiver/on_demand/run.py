@@ -15,7 +15,7 @@ from receiver.core.models import Outcome, Status, Terminal
 from receiver.on_demand.feed import Feed, Json
 
 OnFatal = Literal["stop", "continue"]
-Site = tuple[UUID, Terminal | TerminalUnusable]
+ActiveTerminal = tuple[UUID, Terminal | TerminalUnusable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,16 @@ class Run:
     """One press of a button: its plan, its results so far, its end."""
 
     def __init__(
-        self, *, employee_ids: Sequence[UUID], sites: Sequence[Site], on_fatal: OnFatal, bulk: bool
+        self,
+        *,
+        employee_ids: Sequence[UUID],
+        terminals: Sequence[ActiveTerminal],
+        on_fatal: OnFatal,
+        bulk: bool,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.employee_ids = tuple(employee_ids)
-        self.sites = tuple(sites)
+        self.terminals = tuple(terminals)
         self.on_fatal = on_fatal
         self.bulk = bulk
         self.results: list[Result] = []
@@ -61,7 +66,7 @@ class Run:
     @property
     def total(self) -> int:
         """Return how many pairs the plan has."""
-        return len(self.employee_ids) * len(self.sites)
+        return len(self.employee_ids) * len(self.terminals)
 
     def add(self, result: Result) -> None:
         """Note the result of one pair, and tell the watchers."""
@@ -104,7 +109,7 @@ class Run:
             "run_id": self.id,
             "total": self.total,
             "employees": len(self.employee_ids),
-            "devices": len(self.sites),
+            "devices": len(self.terminals),
         }
         async for line in self._feed.watch():
             ping = {"type": "ping", "done": len(self.results), "total": self.total}
@@ -151,7 +156,7 @@ class Run:
         if len(reached) == self.total:
             return []
         missing = (
-            (employee_id, [str(t) for t, _ in self.sites if (employee_id, t) not in reached])
+            (employee_id, [str(t) for t, _ in self.terminals if (employee_id, t) not in reached])
             for employee_id in self.employee_ids
         )
         return [

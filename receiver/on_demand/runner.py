@@ -30,7 +30,7 @@ from receiver.core.models import NOTHING_HELD, Outcome, Terminal
 from receiver.on_demand.run import OnFatal, Result, Run
 from receiver.supabase.company import Company
 from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
-from receiver.sync.rules import sync, sync_anew, sync_photo
+from receiver.sync.rules import sync, sync_again, sync_photo
 from receiver.sync.visit import Visit, Visits, failed
 
 KEPT_S = 3600.0
@@ -74,7 +74,7 @@ class Runs:
         employee = (await self._company.employees([employee_id]))[employee_id]
         if employee.gone:
             raise EmployeeUnknown
-        how = sync_photo if photo_only else sync_anew
+        how = sync_photo if photo_only else sync_again
         return await self._start([employee_id], on_fatal, bulk=False, how=how)
 
     async def start_all(self, on_fatal: OnFatal) -> Run:
@@ -105,8 +105,8 @@ class Runs:
     async def _start(
         self, employee_ids: Sequence[UUID], on_fatal: OnFatal, *, bulk: bool, how: Sync
     ) -> Run:
-        sites = await self._company.active_terminals()
-        if not sites:
+        terminals = await self._company.active_terminals()
+        if not terminals:
             raise NoActiveTerminal
         if bulk:  # again: another press may have come while Supabase was asked
             self._refuse_second_bulk()
@@ -114,7 +114,7 @@ class Runs:
             raise ReceiverStopping
         if len(self._going) >= MAX_RUNS:
             raise TooManyRuns
-        run = Run(employee_ids=employee_ids, sites=sites, on_fatal=on_fatal, bulk=bulk)
+        run = Run(employee_ids=employee_ids, terminals=terminals, on_fatal=on_fatal, bulk=bulk)
         self._forget_old()
         self._runs[run.id] = run
         task = asyncio.create_task(self._carry_out(run, how))
@@ -155,7 +155,7 @@ class Runs:
             ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
             employees = await self._company.employees(ids)  # for the names in the results
             for id_ in ids:
-                for terminal_id, terminal in run.sites:
+                for terminal_id, terminal in run.terminals:
                     if terminal_id in failed:
                         continue
                     if run.stop_asked:
@@ -177,7 +177,7 @@ class Runs:
                         return
                     if outcome.status == "fatal":
                         failed.add(terminal_id)
-        for terminal_id, terminal in run.sites:
+        for terminal_id, terminal in run.terminals:
             if left := unread.get(terminal_id):
                 await self._visit(run, terminal_id, terminal, partial(self._settle, run, left))
 
@@ -221,7 +221,7 @@ class Runs:
         push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
         if unread is None:
             [push] = await self._pushes.settle(visit, [push])
-        elif await self._pushes.hold(visit, push):
+        elif await self._pushes.defer(visit, push):
             unread.append(push)
             old = time.monotonic() - unread[0].pushed_at > MAX_UNREAD_S
             page = visit.client.calls.capabilities.page

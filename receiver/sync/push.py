@@ -134,7 +134,7 @@ class Pushes:
     ) -> list[Push]:
         """Read back what was pushed, record the outcomes and return the pushes with them.
 
-        `late`: what it holds was recorded by `hold`, and may be another's by now.
+        `late`: what it holds was recorded by `defer`, and may be another's by now.
         """
         expected = [e for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
@@ -183,7 +183,7 @@ class Pushes:
             )
         return settled
 
-    async def hold(self, visit: Visit, push: Push) -> bool:
+    async def defer(self, visit: Visit, push: Push) -> bool:
         """Record a push to be settled later; return False where nothing is left to settle."""
         # A person who must not pass is read back at once: later their number may be another's.
         ending = any(expected.may_pass is False for expected in push.outcome.expected)

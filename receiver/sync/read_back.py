@@ -12,7 +12,7 @@ from receiver.core.models import Expected, Found
 from receiver.sync.consequences import is_unanswering
 from receiver.terminals.client import TerminalClient
 
-LOOK_FIRST: Final = 3
+SEARCH_FIRST: Final = 3
 """From so many pairs on that may be in step already, one search first is cheaper than pushes."""
 BUSY_SEARCHES: Final = 3
 """How often a busy terminal is searched before the search fails."""
@@ -23,7 +23,7 @@ async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str,
 
     Raises TerminalError where the terminal is not to be asked anything more.
     """
-    if len(numbers) < LOOK_FIRST:
+    if len(numbers) < SEARCH_FIRST:
         return {}
     try:
         found = await _find(client, numbers)

@@ -146,7 +146,7 @@ async def _sync_number(
     return await _sync_person(terminal, employee, employee.employee_no, held, intend)
 
 
-async def sync_anew(
+async def sync_again(
     terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy, intend: Intend
 ) -> Outcome:
     """Bring the employee to the terminal, the photo too, whatever the ledger believes."""

@@ -12,14 +12,14 @@ from receiver.core.models import Expected, Held, Outcome, Status, Terminal
 from receiver.on_demand.run import Result, Run
 
 EMPLOYEES = [UUID(int=n) for n in range(1, 4)]
-SITES = [
+TERMINALS = [
     (UUID(int=n), Terminal(id=UUID(int=n), host="10.0.0.1", port=80, username="a", password="b"))
     for n in (91, 92)
 ]
 
 
 def run() -> Run:
-    return Run(employee_ids=EMPLOYEES, sites=SITES, on_fatal="stop", bulk=True)
+    return Run(employee_ids=EMPLOYEES, terminals=TERMINALS, on_fatal="stop", bulk=True)
 
 
 def result(employee: int, site: int, status: Status = "success") -> Result:
@@ -27,7 +27,7 @@ def result(employee: int, site: int, status: Status = "success") -> Result:
     return Result(
         employee_id=EMPLOYEES[employee],
         name=f"N{employee}",
-        terminal_id=SITES[site][0],
+        terminal_id=TERMINALS[site][0],
         outcome=outcome,
     )
 
@@ -72,15 +72,15 @@ def test_pairs_that_were_not_reached_are_named_by_employee_and_terminal() -> Non
     watched.end()
     found = watched.as_json()
     assert found["not_reached"] == [
-        {"angajat_id": str(EMPLOYEES[1]), "device_ids": [str(SITES[1][0])]},
-        {"angajat_id": str(EMPLOYEES[2]), "device_ids": [str(id_) for id_, _ in SITES]},
+        {"angajat_id": str(EMPLOYEES[1]), "device_ids": [str(TERMINALS[1][0])]},
+        {"angajat_id": str(EMPLOYEES[2]), "device_ids": [str(id_) for id_, _ in TERMINALS]},
     ]
     assert found["summary"] == {
         "success": 2,
         "partial": 0,
         "skipped": 0,
         "fatal": 1,
-        "first_fatal": f"device {SITES[0][0]}: Words.",
+        "first_fatal": f"device {TERMINALS[0][0]}: Words.",
     }
     assert [entry["name"] for entry in found["results"]] == ["N0", "N1"]
 
@@ -117,11 +117,11 @@ async def test_a_result_that_proved_wrong_is_amended_everywhere() -> None:
     assert (seen[1]["status"], seen[3]["status"]) == ("success", "fatal")
     assert (seen[3]["angajat_id"], seen[3]["device_id"], seen[3]["total"]) == (
         str(EMPLOYEES[0]),
-        str(SITES[0][0]),
+        str(TERMINALS[0][0]),
         6,
     )
     assert watched.counts == {"success": 2, "partial": 0, "skipped": 0, "fatal": 1}
-    assert seen[-1]["summary"]["first_fatal"] == f"device {SITES[0][0]}: Words."
+    assert seen[-1]["summary"]["first_fatal"] == f"device {TERMINALS[0][0]}: Words."
     entries = watched.as_json()["results"]
     assert [one["status"] for one in entries[0]["per_device"]] == ["fatal", "success"]
     assert watched.progress()["done"] == 3
@@ -132,7 +132,7 @@ def test_an_amendment_does_not_take_the_place_of_the_first_fatal() -> None:
     watched.add(result(0, 0))
     watched.add(result(0, 1, "fatal"))
     watched.amend(result(0, 0, "fatal"))
-    assert watched.first_fatal == f"device {SITES[1][0]}: Words."
+    assert watched.first_fatal == f"device {TERMINALS[1][0]}: Words."
 
 
 async def test_a_result_that_proved_right_is_not_told_again() -> None:

@@ -42,7 +42,7 @@ from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import UNREAD_S, Pushes
-from receiver.sync.read_back import LOOK_FIRST
+from receiver.sync.read_back import SEARCH_FIRST
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.sync.visit import Visit, Visits
 from receiver.terminals.client import TerminalClient
@@ -460,7 +460,7 @@ async def test_a_batch_that_is_in_step_costs_one_search() -> None:
 
 async def test_few_pairs_that_may_be_in_step_are_pushed_without_a_search_before() -> None:
     async with house() as at:
-        people = [at.hire(n) for n in range(LOOK_FIRST - 1)]
+        people = [at.hire(n) for n in range(SEARCH_FIRST - 1)]
         await at.serve(*[pair(one, at.enrolled(one)) for one in people])
         assert at.paths() == ["PUT Modify", "PUT Modify", "POST Search"]
 
@@ -492,7 +492,7 @@ async def test_only_the_people_of_a_batch_who_differ_are_pushed() -> None:
 @pytest.mark.parametrize("policy", ["expire", "delete"])
 async def test_leavers_who_are_out_already_cost_one_search(policy: LeaverPolicy) -> None:
     async with house(policy=policy) as at:
-        people = [at.hire(n, active=False) for n in range(LOOK_FIRST)]
+        people = [at.hire(n, active=False) for n in range(SEARCH_FIRST)]
         held = [at.enrolled(one, end=ENDED) for one in people]
         if policy == "delete":
             at.terminal.persons.clear()
@@ -748,7 +748,7 @@ async def test_unread_pushes_are_recorded_as_wanted_and_settled_in_one_search() 
         for n in range(5):
             one = at.hire(n)
             push = await at.pushes.push(at.visit, pair(one), one)
-            assert await at.pushes.hold(at.visit, push) is True
+            assert await at.pushes.defer(at.visit, push) is True
             assert at.last(one).retry_s == UNREAD_S
             assert at.last(one).outcome.held.employee_no == one.employee_no
             held.append(push)
@@ -787,12 +787,12 @@ async def test_a_push_with_nothing_to_read_back_is_recorded_at_once() -> None:
     async with house() as at:
         nobody = at.hire(1, employee_no=None)
         push = await at.pushes.push(at.visit, pair(nobody), nobody)
-        assert await at.pushes.hold(at.visit, push) is False
+        assert await at.pushes.defer(at.visit, push) is False
         assert at.last(nobody).retry_s is None
         await at.terminal.switch_off()
         ion = at.hire(2)
         push = await at.pushes.push(at.visit, pair(ion), ion)
-        assert await at.pushes.hold(at.visit, push) is False
+        assert await at.pushes.defer(at.visit, push) is False
         assert at.visit.resting is not None  # at once, not when it is settled
 
 
@@ -800,7 +800,7 @@ async def test_a_fatal_after_a_change_of_number_is_recorded_at_once() -> None:
     async with house(Profile(max_persons=1)) as at:
         ion = at.hire(1)
         push = await at.pushes.push(at.visit, pair(ion, at.enrolled(ion, "999")), ion)
-        assert await at.pushes.hold(at.visit, push) is False
+        assert await at.pushes.defer(at.visit, push) is False
         assert at.visit.resting is not None
 
 

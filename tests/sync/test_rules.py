@@ -34,7 +34,7 @@ from receiver.sync.rules import (
     Intend,
     photo_fingerprint,
     sync,
-    sync_anew,
+    sync_again,
     sync_photo,
 )
 from receiver.terminals.client import TerminalClient
@@ -293,7 +293,7 @@ async def test_a_photo_that_could_not_be_removed_is_reported_and_not_forgotten()
 
 async def test_a_push_of_everything_sends_the_photo_whatever_the_ledger_believes() -> None:
     terminal = Recorder(holds_them=True)
-    await sync_anew(terminal, ION, BOTH, "expire", terminal.intend)
+    await sync_again(terminal, ION, BOTH, "expire", terminal.intend)
     assert terminal.calls == [PUT_PERSON, PUT_FACE]
 
 
@@ -486,7 +486,7 @@ async def test_a_leaver_who_cannot_be_erased_passes_no_longer_all_the_same(
     assert (outcome.status, outcome.error, outcome.held) == ("fatal", error, BOTH)
 
 
-@pytest.mark.parametrize("how", [sync, sync_anew])
+@pytest.mark.parametrize("how", [sync, sync_again])
 async def test_a_person_whom_a_search_did_not_find_is_put_as_a_new_one(how: Sync) -> None:
     """A terminal may answer OK to every change of a person whom it does not hold."""
     terminal = Recorder(holds_them=False)
@@ -546,7 +546,7 @@ async def test_the_ledger_hears_of_a_number_before_the_terminal_does() -> None:
     assert known.intended == []
 
 
-@pytest.mark.parametrize("how", [sync, sync_anew, sync_photo])
+@pytest.mark.parametrize("how", [sync, sync_again, sync_photo])
 @pytest.mark.parametrize("held", [PERSON, OTHER_PHOTO])
 async def test_a_face_is_changed_only_after_the_ledger_believes_in_none(
     how: Callable[[Recorder, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]], held: Held
