@@ -148,7 +148,7 @@ def edits(figures: Figures) -> Finding:
     faults = []
     if figures["held_by"] is not None and left_s < 0:
         faults.append(
-            f"a receiver died while it held the terminal ({holder(figures)}): it is free again, "
+            f"a receiver died while it had the terminal ({holder(figures)}): it is free again, "
             "and what was under way is done again by the next"
         )
     if figures["failing"]:

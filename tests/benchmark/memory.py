@@ -30,7 +30,7 @@ AT_THE_DOOR: Final[tuple[tuple[str, Storm], ...]] = (
         partial(storms.endless_bodies, parser={}),
     ),
     (
-        "890 bodies of 1 MiB held back",
+        "890 bodies of 1 MiB that wait",
         partial(storms.bodies_held_back, parser={}),
     ),
     (

@@ -345,7 +345,7 @@ async def test_a_lease_of_a_receiver_that_died_is_named(
             await pass_time(world, 2)
             over = (await check(world)).fault("edits for 127.0.0.1")
             assert "it is free again, and what was under way is done again" in over
-            words = f"a receiver died while it held the terminal (process {receiver.pid} on "
+            words = f"a receiver died while it had the terminal (process {receiver.pid} on "
             assert words + socket.gethostname() in over
         assert "died" not in (await check(world)).note("edits for 127.0.0.1")
 

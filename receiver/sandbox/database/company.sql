@@ -74,7 +74,7 @@ create or replace trigger dispozitive_pontaj_modificat
     before update on public.dispozitive_pontaj
     for each row execute function public.marcheaza_modificarea();
 
--- HR is whoever signed in; whoever did not sees nothing, whatever the default grants say.
+-- HR is every signed-in user. Others see nothing, whatever the default grants say.
 alter table public.angajati enable row level security;
 alter table public.angajati_biometrie enable row level security;
 alter table public.dispozitive_pontaj enable row level security;

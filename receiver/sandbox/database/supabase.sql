@@ -32,7 +32,7 @@ begin
 end
 $roles$;
 
--- Rights on a database are not copied from a template: whoever clones this one repeats the grant.
+-- Rights on a database are not copied from a template: a clone of this one needs the grant again.
 do $database$
 begin
     execute format('grant create, temporary on database %I to project_owner', current_database());
@@ -229,7 +229,7 @@ begin
     if content_type is null then
         headers := headers || '{"Content-Type": "application/json"}'::jsonb;
     elsif content_type <> 'application/json' then
-        -- Inside a trigger this aborts the transaction of whoever was saving.
+        -- Inside a trigger this aborts the transaction that was saving.
         raise exception 'Content-Type header must be "application/json"';
     end if;
 
