@@ -184,7 +184,7 @@ async def test_the_person_is_put_before_the_photo_and_a_photo_already_there_is_n
 ) -> None:
     terminal = Recorder(holds_them=known)
     outcome = await run(terminal, held=held)
-    assert terminal.calls == [PUT_PERSON, PUT_FACE] if asked_for_face else [PUT_PERSON]
+    assert terminal.calls == ([PUT_PERSON, PUT_FACE] if asked_for_face else [PUT_PERSON])
     assert (outcome.status, outcome.step, outcome.error) == ("success", "done", None)
     assert outcome.held == BOTH
 
