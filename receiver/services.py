@@ -11,7 +11,7 @@ from receiver.core.receiver_name import receiver_name
 from receiver.core.settings import Settings
 from receiver.core.stop_signals import told_to_stop
 from receiver.on_demand.drift import Drifts
-from receiver.on_demand.runner import Runs
+from receiver.on_demand.runs import Runs
 from receiver.on_demand.status import StatusReport
 from receiver.photos import fetch
 from receiver.photos.album import Album

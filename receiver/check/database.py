@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from receiver.check import figures
+from receiver.check import figures, host
 from receiver.check.finding import Figures, Finding
 from receiver.core import signatures
 from receiver.core.settings import Settings
@@ -48,7 +48,7 @@ class Diagnosis:
     def _of_figures(self, settings: Settings) -> Iterator[Finding]:
         details = {check.name: check.detail for check in self._checks}
         theirs = float(details["clock"] or "")
-        yield figures.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
+        yield host.clock(theirs, asked_at=self._asked_at, answered_at=self._answered_at)
         yield figures.webhooks(json.loads(details["webhooks"] or "null"), settings.poll_s)
         work = json.loads(details["work"] or "")
         yield figures.work(work, poll_s=settings.poll_s, look_s=settings.look_s)

@@ -11,10 +11,7 @@ from typing import Final
 from receiver.check.finding import Figures, Finding
 from receiver.core.logs import printable, redact
 from receiver.core.receiver_name import machine_and_process
-from receiver.core.signatures import TOLERANCE_S
 
-CLOCK_S: Final = 60.0
-"""How far a clock may be off before that is a fault: NTP keeps it within a second."""
 QUEUED_S: Final = 60.0
 """How long pg_net may keep a webhook; its worker wakes every second."""
 MIN_IDLE_S: Final = 120.0
@@ -51,27 +48,6 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     days, hours_left = divmod(hours, 24)
     return f"{days} d {hours_left} h" if days else f"{hours} h {minutes_left} min"
-
-
-def clock(theirs: float, *, asked_at: float, answered_at: float) -> Finding:
-    """Compare this machine's clock with the database's; all three in seconds since the epoch.
-
-    The database read its own at some moment between the two; which moment cannot be known.
-    """
-    off_s = (asked_at + answered_at) / 2 - theirs
-    unsure_s = abs(answered_at - asked_at) / 2
-    if abs(off_s) - unsure_s < CLOCK_S:
-        return Finding(what="clock", fault=None)
-    way = "ahead of" if off_s > 0 else "behind"
-    tolerance = f"webhooks over {TOLERANCE_S // 60} min off are refused with 401"
-    if abs(off_s) > TOLERANCE_S:
-        tolerance = f"a receiver here refuses every webhook with 401 (more than {TOLERANCE_S // 60}"
-        tolerance += " min off)"
-    return Finding(
-        what="clock",
-        fault=f"this machine's clock is {duration(abs(off_s))} {way} Supabase's, and "
-        f"{tolerance}: have it set by NTP",
-    )
 
 
 def webhooks(figures: Figures | None, poll_s: float) -> Finding:

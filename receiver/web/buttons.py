@@ -1,4 +1,4 @@
-"""The React app's buttons, and how their runs are watched; what a run does is in `runner`."""
+"""The React app's buttons, and how their runs are watched; what a run does is in `runs`."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.core.errors import OptionsInvalid, RunUnknown
-from receiver.on_demand.run import OnFatal, Run
+from receiver.on_demand.progress import OnFatal, Run
 from receiver.web.access import pressed, services, signed_in
 from receiver.web.ndjson import lines, wants_lines
 from receiver.web.request import json_object, parse_uuid

@@ -34,8 +34,8 @@ from receiver.core.models import (
     Terminal,
 )
 from receiver.core.settings import Settings
-from receiver.on_demand.run import Run
-from receiver.on_demand.runner import Runs
+from receiver.on_demand.progress import Run
+from receiver.on_demand.runs import Runs
 from receiver.sandbox.portraits import portrait
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.supabase.company import Company

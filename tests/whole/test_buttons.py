@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from receiver.on_demand.runner import MAX_RUNS
+from receiver.on_demand.runs import MAX_RUNS
 from receiver.sandbox.hr import Hr
 from receiver.sandbox.terminal.simulated import Face, Person
 from tests.support.buttons import (

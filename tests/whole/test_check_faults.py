@@ -18,8 +18,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from receiver.check import report, terminals, webhook_address
-from receiver.check.figures import clock, webhooks, work
+from receiver.check.figures import webhooks, work
 from receiver.check.finding import Finding
+from receiver.check.host import clock
 from receiver.core.settings import Settings
 from receiver.sandbox.database.postgres import Database, PostgresServer
 from receiver.sandbox.hr import Hr

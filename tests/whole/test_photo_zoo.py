@@ -19,7 +19,7 @@ from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.world import World, open_world
 from tests.support.pictures import ORIENTATION, changed, saved
-from tests.support.profiles import assert_well_treated
+from tests.support.profile_stories import assert_well_treated
 from tests.support.sample_pictures import jpeg_bomb, png_bomb
 from tests.support.waiting import eventually
 

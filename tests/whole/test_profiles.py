@@ -23,7 +23,7 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Call, Profile
 from receiver.sandbox.world import PASSWORD, Site, World, as_held, open_world
 from receiver.sync.worker import BATCH
-from tests.support.profiles import RARELY, assert_well_treated
+from tests.support.profile_stories import RARELY, assert_well_treated
 from tests.support.waiting import ON_TIME_S, eventually, gives, gives_nothing
 
 # A pair that fails twice in a row waits for 30 s; that may happen twice.

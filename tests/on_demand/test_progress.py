@@ -9,7 +9,7 @@ import pytest
 
 import receiver.on_demand.feed
 from receiver.core.models import Expected, Held, Outcome, Status, Terminal
-from receiver.on_demand.run import Result, Run
+from receiver.on_demand.progress import Result, Run
 
 EMPLOYEES = [UUID(int=n) for n in range(1, 4)]
 TERMINALS = [

@@ -27,7 +27,7 @@ from receiver.core.errors import (
 )
 from receiver.core.logs import get_logger
 from receiver.core.models import NOTHING_HELD, Outcome, Terminal
-from receiver.on_demand.run import OnFatal, Result, Run
+from receiver.on_demand.progress import OnFatal, Result, Run
 from receiver.supabase.company import Company
 from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
 from receiver.sync.rules import sync, sync_again, sync_photo
