@@ -123,17 +123,15 @@ create or replace function hikvision_sync.take_lease(
     returning terminal.*
 $$;
 
--- An earlier version's parameter has another name, which cannot be replaced.
-drop function if exists hikvision_sync.look_due(
-    hikvision_sync.terminals, timestamptz, double precision);
-
 -- Say whether a terminal has to be asked which hardware it is: it never was, or not for
 -- p_look_seconds, or something went wrong since, and other hardware may stand there now.
+-- The parameter keeps the name t: another would need a drop, which a claim in flight could meet, and
+-- an earlier version's files could not be applied again.
 create or replace function hikvision_sync.look_due(
-    p_terminal hikvision_sync.terminals, p_now timestamptz, p_look_seconds double precision
+    t hikvision_sync.terminals, p_now timestamptz, p_look_seconds double precision
 ) returns boolean language sql immutable set search_path = '' as $$
-    select p_terminal.looked_at is null or p_terminal.failures > 0
-        or p_terminal.looked_at < p_now - make_interval(secs => p_look_seconds)
+    select t.looked_at is null or t.failures > 0
+        or t.looked_at < p_now - make_interval(secs => p_look_seconds)
 $$;
 
 -- Earlier versions of these functions took other arguments, or returned other columns.

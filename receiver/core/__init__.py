@@ -1,1 +1,1 @@
-"""What everything may use; does no I/O but the log."""
+"""What everything may use; asks no other machine."""

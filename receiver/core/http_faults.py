@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-REFUSED: Final = "the connection is refused, nothing listens there"
+_REFUSED: Final = "the connection is refused, nothing listens there"
 
 _CAUSES: Final = (
     (
@@ -16,7 +16,7 @@ _CAUSES: Final = (
     ),
     (ssl.SSLError, "no TLS connection comes about"),
     (socket.gaierror, "its name cannot be resolved (DNS)"),
-    (ConnectionRefusedError, REFUSED),
+    (ConnectionRefusedError, _REFUSED),
 )
 """Words by the cause under httpx's exception; the first match counts."""
 

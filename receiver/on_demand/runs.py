@@ -149,14 +149,14 @@ class Runs:
             log.info("run_ended", run_id=run.id, reason=run.stopped_because, pairs=run.counts)
 
     async def _visit_all(self, run: Run, how: Sync) -> None:
-        failed: set[UUID] = set()
+        passed_over: set[UUID] = set()
         unread: dict[UUID, list[Push]] = {}
         for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
             ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
             employees = await self._company.employees(ids)  # for the names in the results
             for id_ in ids:
                 for terminal_id, terminal in run.terminals:
-                    if terminal_id in failed:
+                    if terminal_id in passed_over:
                         continue
                     if run.stop_asked:
                         raise RunStopped
@@ -176,7 +176,7 @@ class Runs:
                         run.stopped_because = "It stopped at the first fatal result."
                         return
                     if outcome.status == "fatal":
-                        failed.add(terminal_id)
+                        passed_over.add(terminal_id)
         for terminal_id, terminal in run.terminals:
             if left := unread.get(terminal_id):
                 await self._visit(run, terminal_id, terminal, partial(self._settle, run, left))

@@ -141,22 +141,18 @@ _INSTEAD = (
     ),
     ((b"%pdf",), "The photo is not a picture: it is a PDF document."),
     ((b"{", b"[", b"<"), "The photo is not a picture: it is a text."),
-    (
-        (b"gif8", b"bm"),
-        "The photo is a GIF or a BMP, which terminals do not take; save it as a JPEG.",
-    ),
-    (
-        (b"ii*\0", b"mm\0*"),
-        "The photo is of a kind that cannot be read (HEIC, AVIF or TIFF); save it as a JPEG.",
-    ),
 )
+_UNREADABLE = "The photo is of a kind that cannot be read (HEIC, AVIF or TIFF); save it as a JPEG."
+_NOT_TAKEN = "The photo is a GIF or a BMP, which terminals do not take; save it as a JPEG."
 
 
 def _what_it_is_instead(picture: bytes) -> str:
     if not picture:
         return "The photo is an empty file."
-    if picture[4:8] == b"ftyp":
-        return _INSTEAD[-1][1]
+    if picture.startswith((b"GIF87a", b"GIF89a", b"BM")):
+        return _NOT_TAKEN
+    if picture[4:8] == b"ftyp" or picture.startswith((b"II*\0", b"MM\0*")):
+        return _UNREADABLE
     start = picture[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for starts, words in _INSTEAD:
         if start.startswith(starts):

@@ -57,7 +57,7 @@ async function call(to: Options, method: string, path: string, more: RequestInit
   throw new Refused({
     kind: KINDS[answer.status] ?? (answer.status < 500 ? 'refused' : 'unavailable'),
     detail: said.detail ?? `HTTP ${answer.status}`,
-    retryAfterS: Number(answer.headers.get('Retry-After')),
+    retryAfterS: Number(answer.headers.get('Retry-After')) || 60, // a proxy's refusal may not say
     ...(said.run_id && { runId: said.run_id }),
   })
 }

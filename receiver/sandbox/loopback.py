@@ -141,17 +141,22 @@ class LoopbackServer:
         self._server = self._serving = None
         serving.cancel()
         await asyncio.wait({serving})
+        _abort(server)
         await server.stop_listening()
+        _abort(server)  # what was being accepted too
         self._listener.close()
         # Bound but not listening: connections are refused and no other program gets the port.
         self._listener = bound_socket(self.port)
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
         await asyncio.sleep(0)
         if calls := list(server.server_state.tasks):
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
+
+
+def _abort(server: uvicorn.Server) -> None:
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
 
 
 def bound_socket(port: int) -> socket.socket:

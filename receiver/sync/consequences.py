@@ -92,7 +92,7 @@ CONSEQUENCES: Final[Mapping[type[TerminalError], Consequence]] = {
 
 def consequence(error: TerminalError) -> Consequence:
     """Return the row of an error."""
-    return CONSEQUENCES[type(error)]
+    return next(CONSEQUENCES[kind] for kind in type(error).__mro__ if kind in CONSEQUENCES)
 
 
 def is_unanswering(error: BaseException | None) -> bool:

@@ -61,8 +61,8 @@ log = get_logger(__name__)
 class Visit:
     """One terminal while its lease is ours, and what is done under the lease.
 
-    Each call of the ledger names the lease, and lengthens it where it can; each raises LeaseLost
-    where the lease is another receiver's.
+    Each call of the ledger names the lease, and lengthens it where it can. Where the lease is
+    another receiver's, `due` returns no pairs, and each other call raises LeaseLost.
     """
 
     def __init__(self, visits: "Visits", leased: Leased, *, asked_at: float) -> None:

@@ -92,7 +92,7 @@ class Calls:
         """Ask which hardware and firmware it is if that is due, and a new one what it takes.
 
         A terminal that does not say keeps its capabilities, or gets the default ones. Raises
-        TerminalUnreachable, TerminalTimeout, LoginRefused, and what `remember` raises.
+        TerminalUnreachable, TerminalTimeout, LoginRefused, and what `turn` and `remember` raise.
         """
         if not self._identify_due:
             return

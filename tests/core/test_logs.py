@@ -299,7 +299,7 @@ def test_ordinary_text_survives(text: str, json_output: Output) -> None:
 
 
 def test_a_json_line_says_what_where_how_bad_and_when(json_output: Output) -> None:
-    logs.get_logger("receiver.worker").warning(
+    logs.get_logger("receiver.sync.worker").warning(
         "pair_not_synced", n=3, s=1.5, ok=True, none=None, zero=0, id=uuid.UUID(int=1)
     )
     (event,) = json_output.events
@@ -307,7 +307,7 @@ def test_a_json_line_says_what_where_how_bad_and_when(json_output: Output) -> No
     assert event == {
         "event": "pair_not_synced",
         "level": "warning",
-        "logger": "receiver.worker",
+        "logger": "receiver.sync.worker",
         "n": 3,
         "s": 1.5,
         "ok": True,

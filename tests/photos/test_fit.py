@@ -291,6 +291,11 @@ def test_a_jpeg_of_a_rare_kind_is_refused(marker: int) -> None:
     assert "save it as an ordinary JPEG" in refused(source)
 
 
+@pytest.mark.parametrize("text", [b"Bmw.jpg is not here", b"\n bm", b"gif8x"])
+def test_a_text_that_begins_as_a_gif_or_a_bmp_does_is_called_neither(text: bytes) -> None:
+    assert "known kind" in refused(text)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "BMP"])
 @pytest.mark.parametrize("mode", ["RGB", "P"])
 def test_a_gif_and_a_bmp_are_to_be_saved_as_a_jpeg(kind: str, mode: str) -> None:

@@ -28,6 +28,7 @@ from receiver.core.errors import (
 )
 from receiver.core.models import NOTHING_HELD, Outcome, Status
 from receiver.sync.consequences import (
+    CONSEQUENCES,
     DONE,
     JITTER,
     LOGIN_REST_S,
@@ -35,6 +36,7 @@ from receiver.sync.consequences import (
     PAIR_PAUSES_S,
     TERMINAL_RESTS_S,
     Retry,
+    consequence,
     decide,
 )
 
@@ -212,3 +214,14 @@ def test_a_lock_that_makes_no_sense_is_believed_for_a_day(locked_s: float) -> No
 
 def test_a_negative_lock_shortens_nothing() -> None:
     assert after("fatal", LoginRefused(locked_s=-9e9)).terminal_s == LOGIN_REST_S
+
+
+def test_an_error_without_a_row_of_its_own_has_that_of_its_kind() -> None:
+    class TerminalTooWarm(TerminalRefused):
+        """The terminal is too warm."""
+
+    assert consequence(TerminalTooWarm()) == CONSEQUENCES[TerminalRefused]
+
+
+def test_every_terminal_error_of_today_has_a_row_of_its_own() -> None:
+    assert set(CONSEQUENCES) == set(DECISIONS)
