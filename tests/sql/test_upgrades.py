@@ -314,6 +314,20 @@ def test_applying_todays_files_again_changes_nothing(each_migrated_database: Dat
     company.close()
 
 
+@pytest.mark.parametrize("old_files", [max(VERSIONS)], indirect=True)
+def test_the_newest_earlier_version_can_be_applied_again_and_upgraded_again(
+    migrated_database: Database, old_files: Path, fresh_catalog: dict[str, str]
+) -> None:
+    company = Company(migrated_database)
+    company.begin()
+    before = company.rows()
+    apply_migrations(migrated_database, old_files)
+    assert company.rows() == before
+    apply_migrations(migrated_database)
+    assert (catalog(company.hr), company.rows()) == (fresh_catalog, before)
+    company.close()
+
+
 def test_the_history_is_complete() -> None:
     assert len(VERSIONS) >= 25
     assert set(VERSIONS["01_ee5af20"]) == {
