@@ -137,7 +137,7 @@ class Company:
 
 
 def _parsed(parse: Callable[[Row], T], row: Row) -> T:
-    return parsed(parse, row, SupabaseUnreachable("Supabase answered rows of another shape."))
+    return parsed(parse, row, SupabaseUnreachable, "Supabase answered rows of another shape.")
 
 
 def _id(row: Row) -> UUID:

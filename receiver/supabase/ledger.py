@@ -231,7 +231,7 @@ class Ledger:
 
 def _parsed(parse: Callable[[Any], T], found: object) -> T:
     words = "The ledger's functions answer in another shape: apply this version's sql/ files."
-    return parsed(parse, found, SupabaseRefused(words))
+    return parsed(parse, found, SupabaseRefused, words)
 
 
 def _claim(found: list[Row]) -> Claim:

@@ -88,12 +88,14 @@ async def rows(query: Query) -> list[Row]:
     return data
 
 
-def parsed(parse: Callable[[Any], T], found: object, otherwise: SupabaseError) -> T:
-    """Return a row or rows parsed; raise `otherwise` where their shape is another."""
+def parsed(
+    parse: Callable[[Any], T], found: object, otherwise: type[SupabaseError], words: str
+) -> T:
+    """Return a row or rows parsed; raise `otherwise`, in words, where their shape is another."""
     try:
         return parse(found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
-        raise otherwise from exc
+        raise otherwise(words) from exc
 
 
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code

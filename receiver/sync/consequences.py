@@ -53,10 +53,10 @@ class Consequence:
     asked_back: AskedBack = "now"
     """When the terminal can be read back. Where a search meets an error with `now`, it cannot be
     read back at all, and its word counts."""
-    rest: Rests = "grows"
-    """How long the terminal rests after a fatal outcome: `grows` from 2 s to 5 min with each
-    failure in a row; `short`: 2 or 4 s, because it answers, and others need not wait long for one
-    pair; `login`: 31 min, or longer than the account is locked."""
+    rest: Rests | None = "grows"
+    """How long the terminal rests after a fatal outcome, if it does: `grows` from 2 s to 5 min with
+    each failure in a row; `short`: 2 or 4 s, because it answers, and others need not wait long for
+    one pair; `login`: 31 min, or longer than the account is locked."""
     pair_due: Due = "grows"
     """When the pair is due again after a fatal outcome: `with the terminal`, because the pair is
     not to blame and keeps its place; `grows` from 5 s to 1 h; or at `HR's edit`."""
@@ -80,8 +80,12 @@ CONSEQUENCES: Final[Mapping[type[TerminalError], Consequence]] = {
     ),
     TerminalRefused: Consequence(rest="short"),
     TerminalFull: Consequence(rest="short"),
-    DataRefused: Consequence(at_person="skipped", pair_due="HR's edit", photo_due="HR's edit"),
-    PhotoUnusable: Consequence(at_person="skipped", pair_due="HR's edit", photo_due="HR's edit"),
+    DataRefused: Consequence(
+        at_person="skipped", rest=None, pair_due="HR's edit", photo_due="HR's edit"
+    ),
+    PhotoUnusable: Consequence(
+        at_person="skipped", rest=None, pair_due="HR's edit", photo_due="HR's edit"
+    ),
     PersonAbsent: Consequence(),
     PhotoNotFetched: Consequence(),
     NotSupported: Consequence(rest="short", photo_due="HR's edit"),
@@ -163,7 +167,7 @@ def table() -> list[str]:
     """Return the README's table of consequences, row by row."""
     rows = [
         f"| `{error.__name__}` | {row.at_person} | {row.at_photo} | {row.asked_back} "
-        f"| {'none' if row.at_person == 'skipped' else _RESTS[row.rest]} | {_DUE[row.pair_due]} "
+        f"| {_RESTS[row.rest]} | {_DUE[row.pair_due]} "
         f"| {_RESTS[row.photo_rest]} | {_DUE[row.photo_due]} |"
         for error, row in CONSEQUENCES.items()
     ]

@@ -122,9 +122,8 @@ class Pushes:
             held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
             outcome = failed(error, held)
         if isinstance(outcome.error, TerminalTimeout):
-            visit.is_unanswering = (
-                True  # it may still be at work; another call would come in the middle
-            )
+            # It may still be at work; another call would come in the middle.
+            visit.is_unanswering = True
         elif visit.client.calls.answered > answered and outcome.status != "fatal":
             visit.failures = 0
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)

@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from receiver.core.errors import (
-    TerminalBusy,
-    TerminalError,
-)
+from receiver.core.errors import TerminalBusy, TerminalError
 from receiver.core.models import Expected, Found
 from receiver.sync.consequences import is_unanswering
 from receiver.terminals.client import TerminalClient
