@@ -21,7 +21,9 @@ from receiver.supabase.access_tokens import TokenVerifier
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
+from receiver.sync.photo_watch import PhotoWatch
 from receiver.sync.push import Pushes
+from receiver.sync.verification import Verifications
 from receiver.sync.visit import Visits
 from receiver.sync.worker import Worker
 from receiver.terminals import http_client
@@ -36,6 +38,7 @@ class Services:
     worker: Worker
     runs: Runs
     drifts: Drifts
+    photo_watch: PhotoWatch
     status: StatusReport
     tokens: TokenVerifier
     metrics: Metrics
@@ -44,6 +47,7 @@ class Services:
     def stop(self) -> None:
         """Let no further call to a terminal begin; calls in flight end by themselves."""
         self.worker.stop()
+        self.photo_watch.stop()
         self.runs.stop_all()
         self.drifts.stop_all()
 
@@ -58,7 +62,13 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         fetch.http_client() as photos_http,
     ):
         client = await rest.connect(settings.supabase_url, settings.service_role_key, supabase_http)
-        ledger = Ledger(client, receiver_name(), look_s=settings.look_s)
+        ledger = Ledger(
+            client,
+            receiver_name(),
+            look_s=settings.look_s,
+            verify_s=settings.verify_hours * 3600.0,
+            policy=settings.leaver_policy,
+        )
         company = Company(client, settings.supabase_url)
         gate = Gate(lanes=settings.device_lanes, pause_s=settings.device_delay_s)
         fetcher = PhotoFetcher(
@@ -71,7 +81,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         metrics = Metrics()
         visits = Visits(settings, ledger, gate, terminals_http, album.jpeg, metrics)
         pushes = Pushes(settings.leaver_policy)
-        worker = Worker(settings, ledger, company, gate, visits, pushes)
+        verifications = Verifications(settings.leaver_policy, company)
+        worker = Worker(settings, ledger, company, gate, visits, pushes, verifications)
         runs = Runs(company, visits, pushes, wake=worker.wake)
         drifts = Drifts(settings.leaver_policy, ledger, company, visits)
         published = jwks.Jwks(settings.jwks_url, keys_http)
@@ -81,13 +92,16 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             jwt_secret=settings.jwt_secret,
             allowed_roles=settings.allowed_roles,
         )
+        photo_watch = PhotoWatch(ledger, company, fetcher.etag, wake=worker.wake)
         working = asyncio.create_task(worker.run())
+        watching = asyncio.create_task(photo_watch.run())
         prefetching = asyncio.create_task(published.prefetch())
         log.info("worker_started", lanes=settings.device_lanes, poll_s=settings.poll_s)
         services = Services(
             worker=worker,
             runs=runs,
             drifts=drifts,
+            photo_watch=photo_watch,
             status=StatusReport(ledger, company),
             tokens=verifier,
             metrics=metrics,
@@ -98,5 +112,5 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
                 yield services
         finally:
             services.stop()
-            await asyncio.gather(working, runs.ended(), drifts.ended(), prefetching)
+            await asyncio.gather(working, watching, runs.ended(), drifts.ended(), prefetching)
             log.info("worker_stopped")

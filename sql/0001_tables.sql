@@ -61,6 +61,9 @@ create table if not exists hikvision_sync.pairs (
     photo           text,               -- fingerprint of the photo that the terminal holds
     leaves          boolean not null default false, -- the terminal held the person when HR last
                                                     -- said that the person may not pass any more
+    confirmed_at    timestamptz,        -- when the terminal last said that it holds what is done
+    in_doubt        boolean not null default false, -- wanted because the terminal may hold
+                                                    -- something else than the row says
     primary key (terminal_id, employee_id),
     check (done <= wanted)
 );
@@ -85,7 +88,40 @@ create table if not exists hikvision_sync.terminals (
     device       jsonb,                 -- what is known of the hardware and firmware behind the row
     looked_at    timestamptz,           -- when it last said which hardware it is
     replaced_at_fence bigint,           -- under which lease it was last found to be another one
-    rest_kind    text                   -- rest_reason in one of few words, which are counted
+    rest_kind    text,                  -- rest_reason in one of few words, which are counted
+    verify_began_at timestamptz default clock_timestamp(), -- when it was last asked for everybody;
+                                        -- a new one is filled, which confirms everybody
+    verification jsonb,                 -- how far that has come; null: it is over
+    verified_at  timestamptz,           -- when that last came to its end
+    verified     jsonb                  -- what it found, in figures
+);
+
+-- Every number that a receiver ever put on a piece of hardware, and whose it was.
+-- Promise: whoever may not pass is ended there, whichever row of dispozitive_pontaj the hardware
+-- stands behind now, and also after its own backup brought the person back. So a row stays when its
+-- number has left the hardware, and when this software is uninstalled.
+create table if not exists hikvision_sync.numbers (
+    hardware    text not null,          -- its serial; the terminal_id where it does not say one
+    employee_no text not null,
+    employee_id uuid not null,          -- angajati.id
+    there       boolean not null default true, -- it may be on the hardware now
+    primary key (hardware, employee_no)
+);
+
+-- What storage last said of the photo that HR has of an employee.
+create table if not exists hikvision_sync.photos (
+    employee_id uuid primary key,       -- angajati.id
+    reference   text not null,          -- foto_fata_url, as HR has it
+    etag        text,                   -- null: storage did not say one
+    asked_at    timestamptz not null default clock_timestamp()
+);
+
+-- One row for each receiver that was at work lately, and the policy by which it treats leavers.
+create table if not exists hikvision_sync.receivers (
+    receiver text primary key,
+    policy   text not null,             -- its LEAVER_POLICY
+    began_at timestamptz not null default clock_timestamp(),
+    seen_at  timestamptz not null default clock_timestamp()
 );
 
 commit;
@@ -99,6 +135,10 @@ set local lock_timeout = '2s';
 alter table hikvision_sync.edits alter column employee_id drop not null;
 alter table hikvision_sync.edits add column if not exists terminal_id uuid;
 
+-- The status looks for the oldest fill of a terminal among many edits.
+create index if not exists edits_fill
+    on hikvision_sync.edits (terminal_id) where terminal_id is not null;
+
 commit;
 
 begin;
@@ -111,7 +151,10 @@ commit;
 begin;
 set local lock_timeout = '2s';
 
-alter table hikvision_sync.pairs add column if not exists leaves boolean not null default false;
+alter table hikvision_sync.pairs
+    add column if not exists leaves boolean not null default false,
+    add column if not exists confirmed_at timestamptz,
+    add column if not exists in_doubt boolean not null default false;
 
 -- record and intend look for the person who has a number.
 create index if not exists pairs_number
@@ -121,6 +164,10 @@ create index if not exists pairs_number
 create index if not exists pairs_turn
     on hikvision_sync.pairs (terminal_id, leaves desc, attempts, wanted_since) where wanted > done;
 drop index if exists hikvision_sync.pairs_wanted;   -- an earlier version's, without leavers
+
+-- claim looks whether anything is due at a terminal, and whether a leaver is.
+create index if not exists pairs_due
+    on hikvision_sync.pairs (terminal_id, leaves, next_attempt_at) where wanted > done;
 
 -- The status and its page of failures look for the pairs that failed.
 create index if not exists pairs_failed
@@ -137,6 +184,29 @@ alter table hikvision_sync.terminals
     add column if not exists device jsonb,
     add column if not exists looked_at timestamptz,
     add column if not exists replaced_at_fence bigint,
-    add column if not exists rest_kind text;
+    add column if not exists rest_kind text,
+    add column if not exists verify_began_at timestamptz,   -- null: it is verified at once
+    add column if not exists verification jsonb,
+    add column if not exists verified_at timestamptz,
+    add column if not exists verified jsonb;
+alter table hikvision_sync.terminals
+    alter column verify_began_at set default clock_timestamp();
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
+-- claim and record look for the numbers of one person on a piece of hardware.
+create index if not exists numbers_owner on hikvision_sync.numbers (hardware, employee_id);
+
+-- What an earlier version knew, or what was left when this software was uninstalled.
+insert into hikvision_sync.numbers (hardware, employee_no, employee_id)
+    select coalesce(nullif(terminal.device ->> 'serial', ''), terminal.terminal_id::text),
+           pair.employee_no, pair.employee_id
+    from hikvision_sync.pairs pair
+    join hikvision_sync.terminals terminal on terminal.terminal_id = pair.terminal_id
+    where pair.employee_no is not null
+    on conflict do nothing;
 
 commit;

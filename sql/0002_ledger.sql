@@ -134,11 +134,93 @@ create or replace function hikvision_sync.look_due(
         or t.looked_at < p_now - make_interval(secs => p_look_seconds)
 $$;
 
--- Earlier versions of these functions took other arguments, or returned other columns.
+-- Say under which name the memory of numbers knows the hardware behind a row.
+create or replace function hikvision_sync.hardware(p_terminal hikvision_sync.terminals)
+returns text language sql immutable set search_path = '' as $$
+    select coalesce(nullif(p_terminal.device ->> 'serial', ''), p_terminal.terminal_id::text)
+$$;
+
+-- Return the numbers but p_employee_no under which a piece of hardware may still hold a person.
+create or replace function hikvision_sync.other_numbers(
+    p_hardware text, p_employee_id uuid, p_employee_no text
+) returns text[] language sql stable set search_path = '' as $$
+    select coalesce(array_agg(number.employee_no order by number.employee_no), '{}')
+    from hikvision_sync.numbers number
+    where number.hardware = p_hardware and number.employee_id = p_employee_id and number.there
+      and number.employee_no is distinct from p_employee_no
+$$;
+
+-- Return who may pass now: the active employees with a number.
+create or replace function hikvision_sync.passing()
+returns table (employee_id uuid, employee_no text)
+language sql stable security definer set search_path = '' as $$
+    select employee.id, biometrics.employee_no::text
+    from public.angajati employee
+    join public.angajati_biometrie biometrics on biometrics.angajat_id = employee.id
+    where employee.status = 'activ' and biometrics.employee_no is not null
+$$;
+
+-- Note that a receiver is at work, and its policy for leavers.
+-- Promise: where the policy is another than that of the receiver that began before it, everybody is
+-- wanted who left and whom a terminal may still hold. Two receivers with different policies do so
+-- once each, when they begin.
+create or replace function hikvision_sync.see_receiver(p_receiver text, p_policy text)
+returns void language plpgsql security definer set search_path = '' as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_policy_before text;
+begin
+    if exists (select from hikvision_sync.receivers receiver
+               where receiver.receiver = p_receiver and receiver.policy = p_policy
+                 and receiver.seen_at > v_now - interval '10 seconds') then
+        return;
+    end if;
+    update hikvision_sync.receivers receiver set seen_at = v_now
+        where receiver.receiver = p_receiver and receiver.policy = p_policy;
+    if found then
+        return;
+    end if;
+    select receiver.policy into v_policy_before
+        from hikvision_sync.receivers receiver order by receiver.began_at desc limit 1;
+    insert into hikvision_sync.receivers (receiver, policy) values (p_receiver, p_policy)
+        on conflict (receiver) do update
+        set policy = excluded.policy, began_at = excluded.began_at, seen_at = excluded.seen_at;
+    delete from hikvision_sync.receivers receiver
+        where receiver.seen_at < v_now - interval '1 day' and receiver.receiver <> p_receiver;
+    if v_policy_before is distinct from p_policy then
+        insert into hikvision_sync.edits (employee_id)
+            select distinct pair.employee_id from hikvision_sync.pairs pair
+            where pair.employee_no is not null
+              and pair.employee_id not in (select passing.employee_id
+                                           from hikvision_sync.passing() passing);
+    end if;
+end $$;
+
+-- Say whether a terminal has to be asked for everybody: that has begun, or it is time again.
+-- Terminals that were installed together are asked at different times: each has its own part, from
+-- three quarters to the whole, of p_verify_seconds. null: never.
+create or replace function hikvision_sync.verify_due(
+    p_terminal hikvision_sync.terminals, p_now timestamptz, p_verify_seconds double precision
+) returns boolean language sql immutable set search_path = '' as $$
+    select p_verify_seconds is not null
+       and (p_terminal.verification is not null or p_terminal.verify_began_at is null
+            or p_terminal.verify_began_at < p_now - make_interval(secs => p_verify_seconds
+                * (0.75 + (hashtext(p_terminal.terminal_id::text) & 255) / 1024.0)))
+$$;
+
+-- Earlier versions of these functions took other arguments, or returned other columns. A function
+-- whose columns change gets other arguments too: so an earlier version's files can be applied again.
 drop function if exists public.hikvision_sync_claim(text, double precision, integer);
 drop function if exists public.hikvision_sync_lease(text, uuid, double precision);
+drop function if exists public.hikvision_sync_claim(
+    text, double precision, integer, double precision);
+drop function if exists public.hikvision_sync_due(uuid, bigint, integer);
+drop function if exists public.hikvision_sync_take(uuid, bigint, uuid);
 drop function if exists public.hikvision_sync_record(
     uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision);
+drop function if exists public.hikvision_sync_record(
+    uuid, bigint, double precision, uuid, bigint, text, text, text, text, text, double precision,
+    boolean);
 drop function if exists public.hikvision_sync_intend(uuid, bigint, double precision, uuid, text);
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text);
@@ -146,18 +228,22 @@ drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
 -- Lease one terminal that has due pairs, and return up to p_limit of them. Where only a look at the
--- hardware is due, lease that terminal and return a single row without an employee.
+-- hardware or a verification is due, lease that terminal and return a single row without an
+-- employee; `verification` says how far that has come, and is null where none is due now.
 -- Promise: no two callers get the same terminal (for update skip locked). Terminals take turns:
 -- the one that waited longest comes first. No row means that nothing is due. People who may not
 -- pass any more do not wait behind an import that takes hours: a terminal that holds such leavers
--- comes before all others, and then only its leavers are returned. Pairs are read without a lock:
--- the lease is the lock.
+-- comes before all others, and then only its leavers are returned. A verification waits for all
+-- other work. Pairs are read without a lock: the lease is the lock.
+-- `others` are numbers but employee_no under which the terminal may hold the person too.
 create or replace function public.hikvision_sync_claim(
     p_receiver text, p_lease_seconds double precision, p_limit integer,
-    p_look_seconds double precision default 900
+    p_look_seconds double precision, p_verify_seconds double precision, p_policy text
 ) returns table (
     terminal_id uuid, fence bigint, failures integer, device jsonb, look boolean,
-    employee_id uuid, version bigint, attempts integer, employee_no text, photo text
+    verification jsonb,
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
+    others text[], in_doubt boolean
 ) language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
 declare
@@ -165,7 +251,11 @@ declare
     v_terminal_id uuid;
     v_terminal hikvision_sync.terminals;
     v_leavers boolean;
+    v_verification jsonb;
 begin
+    if p_policy is not null then
+        perform hikvision_sync.see_receiver(p_receiver, p_policy);
+    end if;
     perform hikvision_sync.spread_edits();
     v_now := clock_timestamp();
     select terminal.terminal_id, leavers.wait into v_terminal_id, v_leavers
@@ -177,24 +267,36 @@ begin
                        where pair.terminal_id = terminal.terminal_id and pair.leaves
                          and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as wait
     ) leavers
+    cross join lateral (
+        select leavers.wait
+            or coalesce(terminal.looked_at < v_now - make_interval(secs => p_look_seconds), false)
+            or exists (select from hikvision_sync.pairs pair
+                       where pair.terminal_id = terminal.terminal_id and not pair.leaves
+                         and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as waits
+    ) work
     where (terminal.leased_by is null or terminal.leased_until < v_now)
       and (terminal.free_at <= v_now or terminal.last_held_by = p_receiver)
       and (terminal.rests_until is null or terminal.rests_until <= v_now)
-      and (terminal.looked_at < v_now - make_interval(secs => p_look_seconds)
-           or exists (select from hikvision_sync.pairs pair
-                      where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
-                        and pair.next_attempt_at <= v_now))
-    order by leavers.wait desc, terminal.leased_at nulls first, terminal.terminal_id
+      and (work.waits or hikvision_sync.verify_due(terminal, v_now, p_verify_seconds))
+    order by leavers.wait desc, work.waits desc, terminal.leased_at nulls first,
+             terminal.terminal_id
     limit 1
     for update of terminal skip locked;
     if not found then
         return;
     end if;
     v_terminal := hikvision_sync.take_lease(v_terminal_id, p_receiver, v_now, p_lease_seconds);
+    if hikvision_sync.verify_due(v_terminal, v_now, p_verify_seconds) then
+        v_verification := coalesce(v_terminal.verification, '{}');
+    end if;
     return query
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
                hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
-               due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo
+               case when due.employee_id is null then v_verification end,
+               due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo,
+               hikvision_sync.other_numbers(
+                   hikvision_sync.hardware(v_terminal), due.employee_id, due.employee_no),
+               due.in_doubt
         from (select) one left join lateral (
             select pair.* from hikvision_sync.pairs pair
             where pair.terminal_id = v_terminal.terminal_id and pair.wanted > pair.done
@@ -257,7 +359,9 @@ end $$;
 -- p_device is a jsonb object; its `serial` tells one piece of hardware from another.
 -- Promise: replaced = true means that another device stands there now. The terminal's pairs begin
 -- again: the people on it are unknown, so everybody is wanted there, also those who may not pass.
--- Safe to repeat: under the same lease it answers replaced = true again.
+-- Whoever was ever put on hardware that was not known to stand there is wanted too, also people of
+-- whom HR has no row any more. Safe to repeat: under the same lease it answers replaced = true
+-- again.
 create or replace function public.hikvision_sync_meet(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_device jsonb
 ) returns table (held boolean, replaced boolean)
@@ -266,16 +370,20 @@ declare
     v_held boolean;
     v_replaced boolean;
     v_replaced_before boolean;
+    v_terminal hikvision_sync.terminals;
+    v_hardware_before text;
+    v_hardware text;
     v_now timestamptz;
 begin
     select renewed.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         v_now := clock_timestamp();
-        select nullif(terminal.device ->> 'serial', '') <> nullif(p_device ->> 'serial', ''),
-               terminal.replaced_at_fence = p_fence
-            into v_replaced, v_replaced_before
+        select terminal.* into v_terminal
             from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
+        v_hardware_before := hikvision_sync.hardware(v_terminal);
+        v_replaced := nullif(v_terminal.device ->> 'serial', '') <> nullif(p_device ->> 'serial', '');
+        v_replaced_before := v_terminal.replaced_at_fence = p_fence;
         update hikvision_sync.terminals terminal set
             device = p_device,
             -- Its row was changed since it was leased: this may still be the old address's device.
@@ -283,7 +391,9 @@ begin
                              then terminal.looked_at else v_now end,
             replaced_at_fence = case when v_replaced then p_fence
                                      else terminal.replaced_at_fence end
-        where terminal.terminal_id = p_terminal_id;
+        where terminal.terminal_id = p_terminal_id
+        returning terminal.* into v_terminal;
+        v_hardware := hikvision_sync.hardware(v_terminal);
         if v_replaced then
             update hikvision_sync.pairs pair set
                 wanted = pair.wanted + 1,
@@ -291,6 +401,7 @@ begin
                                     else v_now end,
                 attempts = 0,
                 next_attempt_at = v_now,
+                in_doubt = true,
                 photo = case when pair.employee_no is not null then 'unknown' end
             from (select pair.employee_id from hikvision_sync.pairs pair
                   where pair.terminal_id = p_terminal_id
@@ -298,63 +409,156 @@ begin
             where pair.terminal_id = p_terminal_id and pair.employee_id = locked.employee_id;
             insert into hikvision_sync.edits (terminal_id) values (p_terminal_id);
         end if;
+        if v_hardware <> v_hardware_before and hikvision_sync.remember_people(
+                p_terminal_id, v_hardware_before, v_hardware, v_now) then
+            v_replaced := true;
+            update hikvision_sync.terminals terminal set replaced_at_fence = p_fence
+                where terminal.terminal_id = p_terminal_id;
+        end if;
     end if;
     return query select v_held, coalesce(v_replaced, false) or coalesce(v_replaced_before, false);
 end $$;
 
--- Lock an employee's pair with a terminal, and the pair of the person who has the number there.
+-- Want on a terminal whoever was ever put on the hardware that is found to stand there, and say
+-- whether there is anybody. A number that somebody has who may pass is theirs now, and is left out.
+create or replace function hikvision_sync.remember_people(
+    p_terminal_id uuid, p_hardware_before text, p_hardware text, p_now timestamptz
+) returns boolean language plpgsql security definer set search_path = '' as $$
+begin
+    -- It had not said its serial: what was put on it since is on this hardware.
+    insert into hikvision_sync.numbers (hardware, employee_no, employee_id, there)
+        select p_hardware, number.employee_no, number.employee_id, number.there
+        from hikvision_sync.numbers number
+        where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
+        on conflict (hardware, employee_no) do update
+        set employee_id = excluded.employee_id, there = excluded.there;
+    delete from hikvision_sync.numbers number
+        where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
+          and p_hardware <> p_hardware_before;
+    update hikvision_sync.numbers number set there = true
+        where number.hardware = p_hardware and not number.there
+          and not exists (select from hikvision_sync.passing() passing
+                          where passing.employee_no = number.employee_no
+                            and passing.employee_id <> number.employee_id);
+    insert into hikvision_sync.pairs as pair
+            (terminal_id, employee_id, wanted_since, leaves, in_doubt, employee_no, photo)
+        select p_terminal_id, number.employee_id, p_now,
+               not exists (select from hikvision_sync.passing() passing
+                           where passing.employee_id = number.employee_id),
+               true, min(number.employee_no), 'unknown'
+        from hikvision_sync.numbers number
+        where number.hardware = p_hardware and number.there
+          and not exists (select from hikvision_sync.passing() passing
+                          where passing.employee_no = number.employee_no
+                            and passing.employee_id <> number.employee_id)
+        group by number.employee_id
+        order by number.employee_id
+        on conflict (terminal_id, employee_id) do update set
+            wanted = pair.wanted + 1,
+            wanted_since = case when pair.wanted > pair.done then pair.wanted_since
+                                else excluded.wanted_since end,
+            leaves = excluded.leaves,
+            in_doubt = true,
+            attempts = 0,
+            next_attempt_at = p_now,
+            employee_no = coalesce(pair.employee_no, excluded.employee_no),
+            photo = case when pair.employee_no is null then 'unknown' else pair.photo end;
+    return found;
+end $$;
+
+-- Lock the pairs of some employees with a terminal, and those of the people who have their numbers.
 -- Promise: it locks in the order in which spread_edits does, so that neither waits for the other.
-create or replace function hikvision_sync.lock_number(
-    p_terminal_id uuid, p_employee_id uuid, p_employee_no text
+create or replace function hikvision_sync.lock_numbers(
+    p_terminal_id uuid, p_employee_ids uuid[], p_employee_nos text[]
 ) returns void language plpgsql security definer set search_path = '' as $$
 begin
     perform from hikvision_sync.pairs pair
     where pair.terminal_id = p_terminal_id
-      and (pair.employee_id = p_employee_id or pair.employee_no = p_employee_no)
+      and (pair.employee_id = any (p_employee_ids) or pair.employee_no = any (p_employee_nos))
     order by pair.employee_id
     for update;
 end $$;
+drop function if exists hikvision_sync.lock_number(uuid, uuid, text);  -- an earlier version's
 
--- Return up to p_limit due pairs of a terminal that the caller has leased already.
+-- Note that a terminal may hold an employee under a number, on whatever hardware stands there.
+-- A number belongs to one person: another person who had it there has it no longer.
+create or replace function hikvision_sync.give_number(
+    p_terminal_id uuid, p_employee_id uuid, p_employee_no text
+) returns void language plpgsql security definer set search_path = '' as $$
+begin
+    update hikvision_sync.pairs pair set employee_no = null, photo = null
+    where pair.terminal_id = p_terminal_id and pair.employee_no = p_employee_no
+      and pair.employee_id <> p_employee_id;
+    insert into hikvision_sync.numbers as number (hardware, employee_no, employee_id)
+        select hikvision_sync.hardware(terminal), p_employee_no, p_employee_id
+        from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id
+        on conflict (hardware, employee_no) do update
+        set employee_id = excluded.employee_id, there = true
+        where number.employee_id <> excluded.employee_id or not number.there;
+end $$;
+
+-- Return up to p_limit due pairs of a terminal that the caller has leased already, but those of the
+-- employees in p_besides.
 -- Promise: a button's long run also serves what HR edits meanwhile, at its next visit to the
 -- terminal. No row where the lease is lost.
 create or replace function public.hikvision_sync_due(
-    p_terminal_id uuid, p_fence bigint, p_limit integer
+    p_terminal_id uuid, p_fence bigint, p_limit integer, p_besides uuid[]
 ) returns table (
-    terminal_id uuid, fence bigint, failures integer,
-    employee_id uuid, version bigint, attempts integer, employee_no text, photo text
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
+    others text[], in_doubt boolean
 ) language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
 begin
     perform hikvision_sync.spread_edits();
     return query
-        select terminal.terminal_id, terminal.fence, terminal.failures,
-               pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo
+        select pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo,
+               hikvision_sync.other_numbers(
+                   hikvision_sync.hardware(terminal), pair.employee_id, pair.employee_no),
+               pair.in_doubt
         from hikvision_sync.terminals terminal
         join hikvision_sync.pairs pair on pair.terminal_id = terminal.terminal_id
         where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
           and terminal.leased_by is not null
           and pair.wanted > pair.done and pair.next_attempt_at <= clock_timestamp()
+          and not pair.employee_id = any (p_besides)
         order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
         limit least(p_limit, 1000);
 end $$;
 
--- Want one pair of a leased terminal now, even if it is done, and return it.
+-- Return the pairs of some employees with a leased terminal as they are; no row for a pair that was
+-- never wanted. was_wanted: it is wanted. No row at all where the lease is lost.
+create or replace function public.hikvision_sync_pairs(
+    p_terminal_id uuid, p_fence bigint, p_employee_ids uuid[]
+) returns table (
+    employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
+    others text[], in_doubt boolean, was_wanted boolean
+) language sql stable security definer set search_path = '' as $$
+    select pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo,
+           hikvision_sync.other_numbers(
+               hikvision_sync.hardware(terminal), pair.employee_id, pair.employee_no),
+           pair.in_doubt, pair.wanted > pair.done
+    from hikvision_sync.terminals terminal
+    join hikvision_sync.pairs pair on pair.terminal_id = terminal.terminal_id
+    where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
+      and terminal.leased_by is not null and pair.employee_id = any (p_employee_ids)
+$$;
+
+-- Want one pair of a leased terminal now, even if it is done, return it, and lengthen the lease.
 -- Promise: when the button's push fails, or its receiver dies in it, the pair stays wanted and the
 -- worker finishes it. No row: the lease is lost. was_wanted: the pair was wanted before, for
 -- another reason.
 create or replace function public.hikvision_sync_take(
-    p_terminal_id uuid, p_fence bigint, p_employee_id uuid
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_employee_id uuid
 ) returns table (
-    terminal_id uuid, fence bigint, failures integer,
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
-    was_wanted boolean
+    others text[], in_doubt boolean, was_wanted boolean
 ) language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
 begin
+    perform from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds);
     return query
         with leased as (
-            select terminal.terminal_id, terminal.fence, terminal.failures
+            select terminal.terminal_id, hikvision_sync.hardware(terminal) as hardware
             from hikvision_sync.terminals terminal
             where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
               and terminal.leased_by is not null
@@ -368,9 +572,10 @@ begin
                     next_attempt_at = clock_timestamp()
                 returning pair.*
         )
-        select leased.terminal_id, leased.fence, leased.failures,
-               taken.employee_id, taken.wanted, taken.attempts, taken.employee_no, taken.photo,
-               taken.wanted > taken.done + 1
+        select taken.employee_id, taken.wanted, taken.attempts, taken.employee_no, taken.photo,
+               hikvision_sync.other_numbers(
+                   leased.hardware, taken.employee_id, taken.employee_no),
+               taken.in_doubt, taken.wanted > taken.done + 1
         from leased join taken on taken.terminal_id = leased.terminal_id;
 end $$;
 
@@ -390,66 +595,88 @@ begin
     select renewed.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
-        perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
-        update hikvision_sync.pairs pair set employee_no = null, photo = null
-        where pair.terminal_id = p_terminal_id and pair.employee_no = p_employee_no
-          and pair.employee_id <> p_employee_id;
+        perform hikvision_sync.lock_numbers(
+            p_terminal_id, array[p_employee_id], array[p_employee_no]);
+        perform hikvision_sync.give_number(p_terminal_id, p_employee_id, p_employee_no);
         update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = 'unknown'
         where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id;
     end if;
     return query select v_held;
 end $$;
 
--- Record what became of one claimed pair, and lengthen the lease.
--- Promise: where p_retry_seconds is null the claimed version is done, whatever its status: bad data
+-- Record what became of some pairs of a leased terminal, and lengthen the lease.
+-- p_outcomes is an array of objects: employee_id, version, status, step, message; employee_no,
+-- photo and others, which are what the terminal holds now, null for nothing; retry_seconds; and
+-- confirmed_ago, how many seconds ago the terminal itself said so, null where it did not.
+-- Promise: where retry_seconds is null the claimed version is done, whatever its status: bad data
 -- is done until HR changes it. Otherwise the pair stays wanted, and is due again after so many
 -- seconds. Safe to repeat. held = false: nothing was written, and the next holder does it again.
--- p_late: the pair was recorded before, by a push that was only now asked back; what the ledger has
--- noted of number and photo since is left alone.
--- p_employee_no and p_photo are what the terminal holds now, null for nothing. A number belongs to
--- one person: another person who had it on this terminal has it no longer.
+-- They are recorded in order: of two with one number the last one has it.
 create or replace function public.hikvision_sync_record(
-    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
-    p_employee_id uuid, p_version bigint,
-    p_status text, p_step text, p_message text,
-    p_employee_no text, p_photo text, p_retry_seconds double precision,
-    p_late boolean default false
+    p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision, p_outcomes jsonb
 ) returns table (held boolean) language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
     v_now timestamptz;
+    v_hardware text;
+    v_one record;
 begin
     select renewed.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
-    if v_held then
-        perform hikvision_sync.lock_number(p_terminal_id, p_employee_id, p_employee_no);
-        v_now := clock_timestamp();
+    if not v_held then
+        return query select false;
+        return;
+    end if;
+    perform hikvision_sync.lock_numbers(
+        p_terminal_id, array_agg(one.employee_id), array_agg(one.employee_no))
+        from jsonb_to_recordset(p_outcomes) as one(employee_id uuid, employee_no text);
+    v_now := clock_timestamp();
+    select hikvision_sync.hardware(terminal) into v_hardware
+        from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
+    for v_one in
+        select one.* from rows from (jsonb_to_recordset(p_outcomes) as (
+            employee_id uuid, version bigint, status text, step text, message text,
+            employee_no text, photo text, others text[], retry_seconds double precision,
+            confirmed_ago double precision)) with ordinality as one
+        order by one.ordinality
+    loop
         update hikvision_sync.pairs pair set
             -- wanted -> done, or wanted -> wanted later. An edit since the claim has reset
             -- attempts and next_attempt_at: they belong to that edit, and are left alone.
-            done = case when p_retry_seconds is null
-                        then greatest(pair.done, least(p_version, pair.wanted))
+            done = case when v_one.retry_seconds is null
+                        then greatest(pair.done, least(v_one.version, pair.wanted))
                         else pair.done end,
-            attempts = case when pair.wanted > p_version then pair.attempts
-                            when p_retry_seconds is null then 0 else pair.attempts + 1 end,
-            next_attempt_at = case when pair.wanted > p_version then pair.next_attempt_at
-                else v_now + make_interval(secs => coalesce(p_retry_seconds, 0)) end,
-            wanted_since = case when p_retry_seconds is null then v_now
+            attempts = case when pair.wanted > v_one.version then pair.attempts
+                            when v_one.retry_seconds is null then 0 else pair.attempts + 1 end,
+            next_attempt_at = case when pair.wanted > v_one.version then pair.next_attempt_at
+                else v_now + make_interval(secs => coalesce(v_one.retry_seconds, 0)) end,
+            wanted_since = case when v_one.retry_seconds is null then v_now
                                 else pair.wanted_since end,
-            status = p_status, step = p_step, message = left(p_message, 500), recorded_at = v_now,
-            employee_no = case when p_late then pair.employee_no else p_employee_no end,
-            photo = case when not p_late then p_photo
-                         when p_status = 'success' or pair.employee_no is null then pair.photo
-                         else 'unknown' end
-        where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id
-          and pair.done <= p_version;  -- what came of an older version is not true any more
-        if found and not p_late then
-            update hikvision_sync.pairs pair set employee_no = null, photo = null
-            where pair.terminal_id = p_terminal_id and pair.employee_no = p_employee_no
-              and pair.employee_id <> p_employee_id;
+            in_doubt = pair.in_doubt and (v_one.retry_seconds is not null
+                                          or pair.wanted > v_one.version),
+            status = v_one.status, step = v_one.step, message = left(v_one.message, 500),
+            recorded_at = v_now,
+            confirmed_at = coalesce(v_now - make_interval(secs => v_one.confirmed_ago),
+                                    pair.confirmed_at),
+            employee_no = v_one.employee_no,
+            -- An edit since the claim may be a photo that was replaced under its name.
+            photo = case when pair.wanted > v_one.version and v_one.photo is not null
+                              and pair.photo = 'unknown' then 'unknown'
+                         else v_one.photo end
+        where pair.terminal_id = p_terminal_id and pair.employee_id = v_one.employee_id
+          and pair.done <= v_one.version;  -- what came of an older version is not true any more
+        if found then
+            if v_one.employee_no is not null then
+                perform hikvision_sync.give_number(
+                    p_terminal_id, v_one.employee_id, v_one.employee_no);
+            end if;
+            update hikvision_sync.numbers number set there = false
+            where number.hardware = v_hardware and number.employee_id = v_one.employee_id
+              and number.there and number.employee_no is distinct from v_one.employee_no
+              and not number.employee_no = any (coalesce(v_one.others, '{}'));
         end if;
-    end if;
-    return query select v_held;
+    end loop;
+    return query select true;
 end $$;
 
 -- Give a terminal back.

@@ -8,7 +8,10 @@ drop function if exists public.hikvision_sync_status();
 
 -- Return one row for each active terminal: whether it works, and how many pairs are in which state.
 -- Promise: each pair of an active terminal counts once. It is failed where the last attempt did not
--- end well, otherwise wanted where an edit waits, otherwise in step. reachable is null for a
+-- end well, otherwise wanted where an edit waits, otherwise in step where the terminal itself has
+-- said so, otherwise unknown. confirmed_at is when the terminal had last said so of everybody of
+-- whom it ever did: the oldest of their confirmations. verified_at is when it was last asked for
+-- everybody whom it holds, and verified is what that found. reachable is null for a
 -- terminal that was never asked. The oldest wanted may be an edit that no receiver has claimed yet
 -- and that is in no pair, so that a worker that does not work shows too. Its age in seconds is by
 -- the clock that dated it, and 0 where nothing waits.
@@ -17,7 +20,9 @@ returns table (
     terminal_id uuid, host text, reachable boolean, why_not text, rests_until timestamptz,
     looked_at timestamptz, device jsonb,
     in_step bigint, wanted bigint, failed bigint, oldest_wanted_at timestamptz,
-    oldest_wanted_s double precision, rest_kind text
+    oldest_wanted_s double precision, rest_kind text,
+    unknown bigint, confirmed_at timestamptz, confirmed_s double precision,
+    verified_at timestamptz, verified jsonb
 ) language sql stable security definer set search_path = '' as $$
     select device.id, device.ip_address,
            case when terminal.rest_reason is not null then false
@@ -31,13 +36,19 @@ returns table (
            oldest.at,
            greatest(extract(epoch from now() - oldest.at), 0)::double precision,
            case when terminal.rest_reason is not null
-                then coalesce(terminal.rest_kind, 'other') end
+                then coalesce(terminal.rest_kind, 'other') end,
+           coalesce(counted.unknown, 0), counted.confirmed_at,
+           greatest(extract(epoch from now() - counted.confirmed_at), 0)::double precision,
+           terminal.verified_at, terminal.verified
     from public.dispozitive_pontaj device
     left join hikvision_sync.terminals terminal on terminal.terminal_id = device.id
     left join (
         select pair.terminal_id,
-               count(*) filter (where pair.wanted = pair.done
-                                  and pair.status = 'success') as in_step,
+               count(*) filter (where pair.wanted = pair.done and pair.status = 'success'
+                                  and pair.confirmed_at is not null) as in_step,
+               count(*) filter (where pair.wanted = pair.done and pair.status = 'success'
+                                  and pair.confirmed_at is null) as unknown,
+               min(pair.confirmed_at) as confirmed_at,
                count(*) filter (where pair.wanted > pair.done
                                   and coalesce(pair.status, 'success') = 'success') as wanted,
                count(*) filter (where pair.status <> 'success') as failed,
@@ -45,11 +56,15 @@ returns table (
         from hikvision_sync.pairs pair
         group by pair.terminal_id
     ) counted on counted.terminal_id = device.id
+    cross join (
+        -- The first in the order of ids, which all but is that of the times.
+        select (select edit.edited_at from hikvision_sync.edits edit
+                where edit.employee_id is not null order by edit.id limit 1) as at
+    ) first_edit
     cross join lateral (
         select least(
             counted.oldest_wanted_at,
-            (select min(edit.edited_at) from hikvision_sync.edits edit
-             where edit.employee_id is not null),
+            first_edit.at,
             (select min(edit.edited_at) from hikvision_sync.edits edit
              where edit.terminal_id = device.id)
         ) as at

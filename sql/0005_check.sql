@@ -143,6 +143,35 @@ language sql volatile security definer set search_path = '' as $$
     order by device.id
 $$;
 
+-- Return one row for each active terminal: when it was last asked for everybody, and what it said.
+create or replace function hikvision_sync.verifications()
+returns table (terminal_id uuid, state jsonb)
+language sql volatile security definer set search_path = '' as $$
+    select device.id, jsonb_build_object(
+        'host', device.ip_address,
+        'began_s', extract(epoch from clock_timestamp() - terminal.verify_began_at),
+        'verified_s', extract(epoch from clock_timestamp() - terminal.verified_at),
+        'verified', terminal.verified,
+        'going_on', terminal.verification is not null,
+        'confirmed_s', (select extract(epoch from clock_timestamp() - min(pair.confirmed_at))
+                        from hikvision_sync.pairs pair where pair.terminal_id = device.id))
+    from public.dispozitive_pontaj device
+    join hikvision_sync.terminals terminal on terminal.terminal_id = device.id
+    where device.status = 'activ'
+    order by device.id
+$$;
+
+-- Say what is wrong with the policies of the receivers that are at work; null: nothing.
+create or replace function hikvision_sync.fault_of_policies() returns text
+language sql volatile security definer set search_path = '' as $$
+    select case when count(distinct receiver.policy) > 1
+           then 'receivers at work have different ones ('
+                || string_agg(distinct receiver.policy, ', ' order by receiver.policy)
+                || '): give all the same LEAVER_POLICY, and restart them' end
+    from hikvision_sync.receivers receiver
+    where receiver.seen_at > clock_timestamp() - interval '5 minutes'
+$$;
+
 -- Name everything that keeps edits from becoming webhooks, and webhooks from becoming work.
 -- Promise: each thing that is checked has one row. fault is null where it is well, and otherwise
 -- says in words what to do. No secret is returned. The detail of `webhook_secret` is a signature
@@ -227,6 +256,10 @@ begin
         return query select 'work', null::text, hikvision_sync.work()::text;
         return query select 'terminal ' || terminal.terminal_id, null::text, terminal.state::text
             from hikvision_sync.terminal_states() terminal;
+        return query select 'leaver_policy', hikvision_sync.fault_of_policies(), null::text;
+        return query select 'verification ' || terminal.terminal_id, null::text,
+                            terminal.state::text
+            from hikvision_sync.verifications() terminal;
     exception when others then  -- the ledger is of another version
         return query select 'work', null::text, null::text;
     end;

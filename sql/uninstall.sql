@@ -1,5 +1,5 @@
--- Take everything of ours out of the database, whichever version is installed. Safe to run again,
--- and after a partial installation.
+-- Take everything of ours out of the database, whichever version is installed, but the memory of
+-- which numbers are on terminals. Safe to run again, and after a partial installation.
 -- The two Vault secrets belong to the operator: delete from vault.secrets where name like
 -- 'hikvision_sync_%' removes them too.
 --
@@ -49,7 +49,52 @@ begin
     end loop;
 end $$;
 
-drop schema if exists hikvision_sync cascade;
+-- Keep what no terminal can be asked for: which numbers were put on which hardware. Whoever leaves
+-- from now on may pass there, until this software is installed again and ends them.
+do $$
+declare
+    v_name text;
+begin
+    if to_regclass('hikvision_sync.pairs') is not null
+       and to_regclass('hikvision_sync.numbers') is null then  -- an earlier version's
+        create table hikvision_sync.numbers (
+            hardware text not null, employee_no text not null, employee_id uuid not null,
+            there boolean not null default true, primary key (hardware, employee_no));
+        begin
+            insert into hikvision_sync.numbers (hardware, employee_no, employee_id)
+                select coalesce(nullif(terminal.device ->> 'serial', ''),
+                                terminal.terminal_id::text), pair.employee_no, pair.employee_id
+                from hikvision_sync.pairs pair
+                join hikvision_sync.terminals terminal using (terminal_id)
+                where pair.employee_no is not null on conflict do nothing;
+        exception when undefined_column or undefined_table then
+            null;   -- so early that it did not know hardware yet
+        end;
+    end if;
+    if to_regclass('hikvision_sync.numbers') is not null then
+        if exists (select from hikvision_sync.numbers) then
+            for v_name in
+                select relation.oid::regclass::text from pg_class relation
+                where relation.relnamespace = 'hikvision_sync'::regnamespace
+                  and relation.relkind = 'r' and relation.relname <> 'numbers'
+            loop
+                execute format('drop table %s cascade', v_name);
+            end loop;
+            for v_name in
+                select function.oid::regprocedure::text from pg_proc function
+                where function.pronamespace = 'hikvision_sync'::regnamespace
+            loop
+                execute format('drop function if exists %s cascade', v_name);
+            end loop;
+            raise notice 'hikvision_sync.numbers stays, because numbers are known to be on '
+                'terminals: whoever leaves from now on may pass there. Installed again, this '
+                'software ends them. Where the terminals are emptied by hand: '
+                'drop schema hikvision_sync cascade';
+            return;
+        end if;
+    end if;
+    drop schema if exists hikvision_sync cascade;
+end $$;
 
 notify pgrst, 'reload schema';
 

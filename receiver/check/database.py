@@ -12,7 +12,9 @@ from receiver.supabase.ledger import DatabaseCheck
 
 TERMINAL: Final = "terminal "
 """The beginning of the names of rows with one terminal's figures; its id follows."""
-FIGURES: Final = ("clock", "webhooks", "work", TERMINAL)
+VERIFICATION: Final = "verification "
+"""The same, with when one terminal was asked for everybody."""
+FIGURES: Final = ("clock", "webhooks", "work", TERMINAL, VERIFICATION)
 
 
 class Diagnosis:
@@ -57,6 +59,10 @@ class Diagnosis:
                 state = json.loads(detail or "")
                 self.terminals[name.removeprefix(TERMINAL)] = state
                 yield figures.edits(state)
+            if name.startswith(VERIFICATION):
+                yield figures.verification(
+                    json.loads(detail or ""), verify_s=settings.verify_hours * 3600.0
+                )
 
 
 def _of_setup(check: DatabaseCheck, settings: Settings) -> Finding:

@@ -145,6 +145,34 @@ def edits(figures: Figures) -> Finding:
     return Finding(what=what, fault=None, note="; ".join(notes) or "none waits")
 
 
+def verification(figures: Figures, *, verify_s: float) -> Finding:
+    """Say when one terminal was last asked for everybody, and what that found.
+
+    At fault where that is later than it should be, by more than the work before it explains.
+    """
+    what = f"people on {printable(str(figures['host'] or '?'))}"
+    began_s, found = figures["began_s"], figures["verified"]
+    if began_s is not None and began_s > 2 * max(verify_s, LATE_S) and not figures["going_on"]:
+        return Finding(
+            what=what,
+            fault=f"it was asked for everybody {duration(began_s)} ago, and should be every "
+            f"{duration(verify_s)}: other work comes first, or it cannot be reached",
+        )
+    if figures["going_on"]:
+        return Finding(what=what, fault=None, note="it is being asked for everybody")
+    if found is None:
+        return Finding(what=what, fault=None, note="it was not asked for everybody yet")
+    put_right = found["different"] + found["missing"]
+    words = (
+        f"asked for everybody {duration(figures['verified_s'])} ago: {found['persons']:,} there, "
+        f"{put_right or 'none'} put right, {found['unknown'] or 'none'} unknown to HR"
+    )
+    confirmed_s = figures["confirmed_s"]
+    if confirmed_s is not None:
+        words += f"; all were confirmed within {duration(max(confirmed_s, 0.0))}"
+    return Finding(what=what, fault=None, note=words)
+
+
 def _backlog(figures: Figures) -> str:
     count = _count(figures["wanted"], "edit waits", "edits wait")
     words = f"{count}, the oldest for {duration(figures['wanted_s'])}"

@@ -84,6 +84,12 @@ class Metrics:
             ["device_id"],
             registry=self.registry,
         )
+        self._oldest_confirmed = Gauge(
+            "hikvision_oldest_confirmation_age_seconds",
+            "How long ago an active terminal had last confirmed everybody whom it ever did.",
+            ["device_id"],
+            registry=self.registry,
+        )
         self._resting = Gauge(
             "hikvision_terminal_resting",
             "1 for an active terminal that was left alone and has not worked since.",
@@ -106,12 +112,19 @@ class Metrics:
     def stand(self, standings: Sequence[Standing] | None) -> None:
         """Show how the active terminals stand now; None where the ledger did not say."""
         self._ledger_up.set(standings is not None)
-        for gauge in (self._pairs, self._oldest_wanted, self._resting):
+        for gauge in (
+            self._pairs,
+            self._oldest_wanted,
+            self._oldest_confirmed,
+            self._resting,
+        ):
             gauge.clear()  # a terminal that is not active any more, a reason that is gone
         for one in standings or ():
             for state, count in one.pairs.items():
                 self._pairs.labels(one.terminal_id, state).set(count)
             self._oldest_wanted.labels(one.terminal_id).set(one.oldest_wanted_s)
+            if one.confirmed_s is not None:
+                self._oldest_confirmed.labels(one.terminal_id).set(one.confirmed_s)
             if one.rests_for is not None:
                 self._resting.labels(one.terminal_id, one.rests_for).set(1)
 

@@ -93,6 +93,8 @@ class Held:
     employee_no: str | None = None
     photo: str | None = None
     """Fingerprint of the photo, see `sync.rules.photo_fingerprint`; None for none or unknown."""
+    others: tuple[str, ...] = ()
+    """More numbers under which it may hold them: former ones, or brought back by a backup."""
 
 
 NOTHING_HELD = Held()
@@ -110,6 +112,27 @@ class Pair:
     held: Held
     was_wanted: bool = True
     """Whether the worker has to push it too; False for a button's push of a pair in step."""
+    in_doubt: bool = False
+    """Whether it is wanted because the terminal may hold something else than `held` says."""
+
+    @classmethod
+    def of_nothing(cls, employee_id: UUID) -> "Pair":
+        """Return the pair of an employee who was never wanted on the terminal."""
+        return cls(
+            employee_id=employee_id, version=0, attempts=0, held=NOTHING_HELD, was_wanted=False
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What is to be recorded of one pair."""
+
+    pair: Pair
+    outcome: "Outcome"
+    retry_s: float | None
+    """Seconds until the pair is due again; None: done."""
+    confirmed_at: float | None
+    """When the terminal itself said so, on this process's monotonic clock; None: it did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +149,63 @@ class Leased:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a verification has come: everything that the next page needs to know."""
+
+    search_id: str = ""
+    position: int = 0
+    """How many persons were passed."""
+    first: str = ""
+    """The first number of the page before; a terminal that repeats a page has no more."""
+    total: int = 0
+    """How many persons the terminal said it has, at the page before; 0: it did not say."""
+    persons: int = 0
+    different: int = 0
+    unknown: int = 0
+    """Persons on the pages so far; of them those who differ, and those who are not ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Somebody who may be behind a number on a terminal, and how their pair stands."""
+
+    number: str
+    employee_id: UUID
+    version: int
+    """0 where there is no pair."""
+    wanted: bool
+    status: Status | None
+    held: Held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Different:
+    """An employee of whom a terminal holds, under this number, something else than it should."""
+
+    employee_id: UUID
+    number: str
+    leaves: bool
+    """Whether they may not pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageVerdict:
+    """What one page of a verification shows."""
+
+    confirmed: tuple[Owner, ...]
+    """Whom the terminal holds as the ledger says."""
+    different: tuple[Different, ...]
+    unknown: int
+    """How many persons are not ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim(Leased):
-    """A leased terminal and its due pairs; none where it is only to be identified."""
+    """A leased terminal and its due pairs; none where it is only to be identified or verified."""
 
     pairs: tuple[Pair, ...]
+    verification: Progress | None = None
+    """Where to go on with asking it for everybody; None where that is not due."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +238,11 @@ class Standing:
 
     terminal_id: UUID
     pairs: Mapping[str, int]
-    """How many are `in_step`, `wanted` and `failed`."""
+    """How many are `in_step`, `wanted`, `failed` and `unknown`."""
     oldest_wanted_s: float
     """How long the oldest edit has waited to be there, in seconds; 0 where none waits."""
+    confirmed_s: float | None
+    """How long ago the terminal had confirmed everybody whom it ever did; None: nobody yet."""
     rests_for: str | None
     """The kind of its last rest, until a visit ends well; None where it works."""
 

@@ -166,6 +166,15 @@ class Settings:
             "replaced one go unnoticed",
         ),
     ] = 900.0
+    verify_hours: Annotated[
+        float,
+        Variable(
+            "VERIFY_HOURS",
+            parse.number(0.0001, 8760),
+            "each terminal is asked for everybody at least this often, behind all other work; "
+            "2,000 people are 67 calls",
+        ),
+    ] = 24.0
     log_format: Annotated[
         LogFormat, Variable("LOG_FORMAT", parse.one_of(LogFormat), "or `console`")
     ] = "json"

@@ -75,6 +75,13 @@ class Run:
         self._count(result)
         self._tell("result", result)
 
+    def settle(self, result: Result) -> None:
+        """Note what became of a pair in the end, whether it was told before or not."""
+        if (result.employee_id, result.terminal_id) in self._places:
+            self.amend(result)
+        else:
+            self.add(result)
+
     def amend(self, result: Result) -> None:
         """Replace the result of a pair where it turned out otherwise, and tell the watchers."""
         place = self._places.get((result.employee_id, result.terminal_id))

@@ -1,14 +1,15 @@
 """Carries out the buttons' runs: in the plan's order, recorded in the same ledger.
 
-Employees in order, and for each the terminals in order; each pair under the terminal's lease and
-through the gate, as in the worker. A run that comes to a terminal also serves HR's edits that are
-due there, so that a long run keeps no edit waiting.
+Pages of employees in order, and for each page the terminals in order; under the terminal's lease
+and through the gate, as in the worker. The terminal is asked for a page first, and only who differs
+is pushed. A run that comes to a terminal also serves HR's edits that are due there, so that a long
+run keeps no edit waiting.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -26,20 +27,19 @@ from receiver.core.errors import (
     TooManyRuns,
 )
 from receiver.core.logs import get_logger
-from receiver.core.models import NOTHING_HELD, Outcome, Terminal
-from receiver.on_demand.progress import OnFatal, Result, Run
+from receiver.core.models import NOTHING_HELD, Employee, Outcome, Terminal
+from receiver.on_demand.progress import ActiveTerminal, OnFatal, Result, Run
 from receiver.supabase.company import Company
-from receiver.sync.push import UNREAD_S, Push, Pushes, Sync
+from receiver.sync.push import Push, Pushes, Sync
 from receiver.sync.rules import sync, sync_again, sync_photo
 from receiver.sync.visit import Visit, Visits, failed
 
 KEPT_S = 3600.0
 """How long a finished run is kept."""
 MAX_KEPT = 50
-EMPLOYEES_AT_ONCE = 50
-EDITS_PER_VISIT = 5
-MAX_UNREAD_S = UNREAD_S / 2
-"""How long a bulk run may leave a push without reading it back."""
+PAGE = 30
+"""Employees brought to one terminal before the next one's turn; as many as one search asks for."""
+EDITS_PER_VISIT = 10
 MAX_REPLACED = 2
 MAX_RUNS = 10
 """Runs going on at once; each waits for the same terminals."""
@@ -150,118 +150,142 @@ class Runs:
 
     async def _visit_all(self, run: Run, how: Sync) -> None:
         passed_over: set[UUID] = set()
-        unread: dict[UUID, list[Push]] = {}
-        for start in range(0, len(run.employee_ids), EMPLOYEES_AT_ONCE):
-            ids = run.employee_ids[start : start + EMPLOYEES_AT_ONCE]
-            employees = await self._company.employees(ids)  # for the names in the results
-            for id_ in ids:
-                for terminal_id, terminal in run.terminals:
-                    if terminal_id in passed_over:
-                        continue
-                    if run.stop_asked:
-                        raise RunStopped
-                    mine = unread.setdefault(terminal_id, []) if run.bulk else None
-                    outcome = await self._visit(
-                        run, terminal_id, terminal, partial(self._push, run, id_, how, mine)
+        for start in range(0, len(run.employee_ids), PAGE):
+            ids = run.employee_ids[start : start + PAGE]
+            employees = await self._company.employees(ids)
+            names = {id_: employee.name for id_, employee in employees.items()}  # for the results
+            for at in run.terminals:
+                if at[0] in passed_over:
+                    continue
+                all_reached = await self._bring(run, at, ids, names, how)
+                if run.on_fatal == "stop" and run.counts["fatal"]:
+                    run.stopped_because = "It stopped at the first fatal result."
+                    return
+                if not all_reached:
+                    passed_over.add(at[0])
+
+    async def _bring(
+        self,
+        run: Run,
+        at: ActiveTerminal,
+        ids: Sequence[UUID],
+        names: Mapping[UUID, str],
+        how: Sync,
+    ) -> bool:
+        """Bring these employees to one terminal; return whether that never ended in a fatal result.
+
+        Each visit is given back where somebody else waits for the terminal; then another goes on.
+        """
+        terminal_id, terminal = at
+        left = list(ids)
+        while left:
+            if run.stop_asked:
+                raise RunStopped
+            work = (
+                partial(self._push_page, run, left, names)
+                if run.bulk
+                else partial(self._push_one, left, how)
+            )
+            outcomes = await self._visit(run, terminal_id, terminal, work)
+            for id_, outcome in zip(left, outcomes, strict=False):
+                run.settle(
+                    Result(
+                        employee_id=id_, name=names[id_], terminal_id=terminal_id, outcome=outcome
                     )
-                    run.add(
-                        Result(
-                            employee_id=id_,
-                            name=employees[id_].name,
-                            terminal_id=terminal_id,
-                            outcome=outcome,
-                        )
-                    )
-                    if run.on_fatal == "stop" and run.counts["fatal"]:
-                        run.stopped_because = "It stopped at the first fatal result."
-                        return
-                    if outcome.status == "fatal":
-                        passed_over.add(terminal_id)
-        for terminal_id, terminal in run.terminals:
-            if left := unread.get(terminal_id):
-                await self._visit(run, terminal_id, terminal, partial(self._settle, run, left))
+                )
+            if any(outcome.status == "fatal" for outcome in outcomes):
+                return False
+            left = left[len(outcomes) :]
+        return True
 
     async def _visit(
         self,
         run: Run,
         terminal_id: UUID,
         terminal: Terminal | TerminalUnusable,
-        work: Callable[[Visit], Awaitable[Outcome]],
-    ) -> Outcome:
+        work: Callable[[Visit], Awaitable[list[Outcome]]],
+    ) -> list[Outcome]:
         """Do one piece of work on a terminal, under a lease of its own."""
         if isinstance(terminal, TerminalUnusable):
-            return failed(terminal, NOTHING_HELD)
+            return [failed(terminal, NOTHING_HELD)]
         for _ in range(MAX_REPLACED):
             try:
                 visit = await self._visits.wait_for(terminal_id, stopped=lambda: run.stop_asked)
             except TerminalError as error:
-                return failed(error, NOTHING_HELD)
+                return [failed(error, NOTHING_HELD)]
             try:
                 visit.open(await self._company.terminal(terminal_id))
                 return await work(visit)
             except TerminalUnusable as error:
-                return failed(error, NOTHING_HELD)
+                return [failed(error, NOTHING_HELD)]
             except TerminalReplaced:  # the ledger has dropped what the old one held: once more
                 continue
             finally:
                 await self._end(visit)
         words = "Another terminal answers there at every call."
-        return failed(TerminalRefused(words), NOTHING_HELD)
+        return [failed(TerminalRefused(words), NOTHING_HELD)]
 
-    async def _push(
-        self, run: Run, employee_id: UUID, how: Sync, unread: list[Push] | None, visit: Visit
-    ) -> Outcome:
-        """Push one pair on a leased terminal, and then the pairs that are due there.
-
-        A bulk run reads its pushes back many at a time: until then they are `unread`.
-        """
+    async def _push_one(self, ids: Sequence[UUID], how: Sync, visit: Visit) -> list[Outcome]:
+        """Push one pair on a leased terminal, and then the pairs that are due there."""
+        [employee_id] = ids
         pair = await visit.take(employee_id)
         # Read again, and after the take: HR may have edited since, and the worker served it.
         employees = await self._company.employees([employee_id])
         push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
-        if unread is None:
-            [push] = await self._pushes.settle(visit, [push])
-        elif await self._pushes.defer(visit, push):
-            unread.append(push)
-            old = time.monotonic() - unread[0].pushed_at > MAX_UNREAD_S
-            page = visit.client.calls.capabilities.page
-            if (old or len(unread) >= page) and visit.resting is None:
-                settled = await self._read_back(run, unread, visit)
-                push = next((one for one in settled if one.pair is pair), push)
+        [push] = await self._pushes.settle(visit, [push])
+        await self._serve_due(visit)
+        return [push.outcome]
+
+    async def _push_page(
+        self, run: Run, ids: Sequence[UUID], names: Mapping[UUID, str], visit: Visit
+    ) -> list[Outcome]:
+        """Push those of a page who differ on a leased terminal, and then the pairs due there.
+
+        Returns as many outcomes as were reached before the run was told to stop, or an edit became
+        due.
+        """
+        pairs = await visit.pairs(ids)
+        employees = await self._company.employees(ids)  # after the pairs, as in `_push_one`
+        watcher = _PageWatcher(run, visit, self._company, names)
+        pushes = await self._pushes.serve(visit, pairs, employees, watcher=watcher)
+        await self._serve_due(visit)
+        return [push.outcome for push in pushes]
+
+    async def _serve_due(self, visit: Visit) -> None:
         if visit.resting is None and not visit.is_unanswering:
             due = await visit.due(limit=EDITS_PER_VISIT)
             if due:
                 edited = await self._company.employees([pair.employee_id for pair in due])
                 await self._pushes.serve(visit, due, edited)
-        return push.outcome
-
-    async def _settle(self, run: Run, unread: list[Push], visit: Visit) -> Outcome:
-        """Read back what is left when a bulk run has pushed all employees."""
-        await self._read_back(run, unread, visit)
-        return Outcome(status="success", step="done", message="", held=NOTHING_HELD)
-
-    async def _read_back(self, run: Run, unread: list[Push], visit: Visit) -> list[Push]:
-        """Read back what a bulk run pushed on this terminal, and amend what turns out otherwise.
-
-        Not employees whom HR edited since: the edit is pushed and read back by itself, or was.
-        """
-        employees = await self._company.employees([push.employee.id for push in unread])
-        unedited = [push for push in unread if employees[push.employee.id] == push.employee]
-        settled = await self._pushes.settle(visit, unedited, late=True)
-        for push in settled:
-            run.amend(
-                Result(
-                    employee_id=push.employee.id,
-                    name=push.employee.name,
-                    terminal_id=visit.terminal_id,
-                    outcome=push.outcome,
-                )
-            )
-        unread.clear()
-        return settled
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.end(visit)
         for due_in_s in (visit.resting.seconds if visit.resting else None, visit.due_again_s):
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s, self._wake)
+
+
+class _PageWatcher:
+    """Tells a run of each pair of a page on one terminal, and interrupts it for HR's edits."""
+
+    def __init__(self, run: Run, visit: Visit, company: Company, names: Mapping[UUID, str]) -> None:
+        self._run = run
+        self._visit = visit
+        self._company = company
+        self._names = names
+
+    async def employee(self, id_: UUID) -> Employee:
+        return (await self._company.employees([id_]))[id_]
+
+    def reached(self, push: Push) -> None:
+        self._run.add(
+            Result(
+                employee_id=push.employee.id,
+                name=self._names[push.employee.id],
+                terminal_id=self._visit.terminal_id,
+                outcome=push.outcome,
+            )
+        )
+
+    async def interrupts(self, in_hand: Sequence[UUID]) -> bool:
+        return self._run.stop_asked or bool(await self._visit.due(limit=1, besides=in_hand))

@@ -51,7 +51,11 @@ def _device(row: Row) -> Json:
         "in_step": row["in_step"],
         "wanted": row["wanted"],
         "failed": row["failed"],
+        "unknown": row["unknown"],
         "oldest_wanted_at": row["oldest_wanted_at"],
+        "confirmed_at": row["confirmed_at"],
+        "verified_at": row["verified_at"],
+        "verified": row["verified"],
     }
 
 

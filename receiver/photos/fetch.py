@@ -77,6 +77,38 @@ class PhotoFetcher:
             why = f"the connection failed ({type(exc).__name__})"
         raise PhotoNotFetched(f"The photo cannot be fetched: {why}.")
 
+    async def etag(self, url: str, known: str | None) -> str | None:
+        """Return the ETag of a photo in the project's own storage, `known` where that still holds.
+
+        None where the photo lies elsewhere, or storage does not say. Raises PhotoNotFetched and
+        PhotoUnusable as `fetch` does.
+        """
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUT_S):
+                return await self._etag(url, known)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
+            raise PhotoNotFetched(
+                f"Storage did not say which photo it has ({type(exc).__name__})."
+            ) from None
+
+    async def _etag(self, text: str, known: str | None) -> str | None:
+        url = self._allowed(text)
+        if not self._is_ours(url):
+            return None
+        condition = {"If-None-Match": known} if known else {}
+        response = await self._head(url, condition)
+        if response.status_code in _PERHAPS_PRIVATE and (private := self._private(url)):
+            response = await self._head(private, {**condition, **self._key})
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            return known
+        if response.status_code != httpx.codes.OK:
+            raise PhotoNotFetched(f"Storage answered HTTP {response.status_code}.")
+        return response.headers.get("ETag") or None
+
+    async def _head(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        request = self._http.build_request("HEAD", url, headers=headers)
+        return await self._http.send(request, auth=None, follow_redirects=False)
+
     async def _fetch(self, text: str) -> bytes:
         url = self._allowed(text)
         status, picture = await self._follow(url, {})

@@ -122,10 +122,10 @@ class Company:
             name=_name(row) or employee_no or "",
             active=row.get("status") == ACTIVE,
             employee_no=employee_no,
-            photo_url=self._photo_url(biometrics.get("foto_fata_url")),
+            photo_url=self.photo_url(biometrics.get("foto_fata_url")),
         )
 
-    def _photo_url(self, value: object) -> str | None:
+    def photo_url(self, value: object) -> str | None:
         """Return the full URL of a photo; a bare file name lies in the company's bucket."""
         text = str(value or "").strip()
         if not text or re.match(r"(?i)https?://", text):

@@ -6,8 +6,9 @@ its length.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +18,15 @@ from receiver.core.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
 from receiver.core.models import (
     Capabilities,
     Claim,
+    Different,
     Held,
     LeaseAnswer,
     Leased,
-    Outcome,
+    LeaverPolicy,
+    Owner,
     Pair,
+    Progress,
+    Recorded,
     Rest,
     Standing,
 )
@@ -31,6 +36,9 @@ REPEAT_PAUSES_S = (0.5, 2.0)
 """Before the second and the third attempt of a call whose answer got lost."""
 
 PAGE = 1000
+
+STATES = ("in_step", "wanted", "failed", "unknown")
+"""Each pair of an active terminal is in one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +50,38 @@ class DatabaseCheck:
     detail: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeenPhoto:
+    """A photo as HR names it, and what storage last said of it."""
+
+    employee_id: UUID
+    reference: str = field(repr=False)
+    etag: str | None
+    """None where storage was not asked yet, or said none."""
+
+
 class Ledger:
     """Pairs and leases, in the name of one receiver."""
 
-    def __init__(self, client: AsyncClient, receiver: str, *, look_s: float) -> None:
-        """Work in the name of `receiver`; have each terminal identified every `look_s` seconds."""
+    def __init__(
+        self,
+        client: AsyncClient,
+        receiver: str,
+        *,
+        look_s: float,
+        verify_s: float | None = None,
+        policy: LeaverPolicy | None = None,
+    ) -> None:
+        """Work in the name of `receiver`, which treats leavers by `policy`.
+
+        Have each terminal identified every `look_s` seconds, and asked for everybody at least every
+        `verify_s`; None: never.
+        """
         self._client = client
         self._receiver = receiver
         self._look_s = look_s
+        self._verify_s = verify_s
+        self._policy = policy
 
     async def claim(self, *, lease_s: float, limit: int) -> Claim | None:
         """Lease the terminal that waited longest for due work; None when nothing is due."""
@@ -59,6 +91,8 @@ class Ledger:
             p_lease_seconds=lease_s,
             p_limit=limit,
             p_look_seconds=self._look_s,
+            p_verify_seconds=self._verify_s,
+            p_policy=self._policy,
         )
         return _parsed(_claim, found) if found else None
 
@@ -86,19 +120,47 @@ class Ledger:
         )
         return bool(found[0].get("replaced"))
 
-    async def due(self, terminal_id: UUID, fence: int, *, limit: int) -> tuple[Pair, ...]:
-        """Return pairs that are due on a terminal whose lease is ours already."""
+    async def due(
+        self, terminal_id: UUID, fence: int, *, limit: int, besides: Sequence[UUID] = ()
+    ) -> tuple[Pair, ...]:
+        """Return pairs that are due on a terminal whose lease is ours already.
+
+        Not those of the employees in `besides`, who are in hand.
+        """
         found = await self._repeated_call(
-            "due", p_terminal_id=str(terminal_id), p_fence=fence, p_limit=limit
+            "due",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_limit=limit,
+            p_besides=[str(id_) for id_ in besides],
         )
         return _parsed(_pairs, found)
 
-    async def take(self, terminal_id: UUID, fence: int, employee_id: UUID) -> Pair:
+    async def pairs(
+        self, terminal_id: UUID, fence: int, employee_ids: Sequence[UUID]
+    ) -> tuple[Pair, ...]:
+        """Return the pairs of these employees as they are, in this order.
+
+        One that was never wanted has version 0, and has to be taken before it is recorded.
+        """
+        found = await self._repeated_call(
+            "pairs",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_employee_ids=[str(id_) for id_ in employee_ids],
+        )
+        known = {pair.employee_id: pair for pair in _parsed(_pairs, found)}
+        return tuple(known.get(id_) or Pair.of_nothing(id_) for id_ in employee_ids)
+
+    async def take(
+        self, terminal_id: UUID, fence: int, employee_id: UUID, *, lease_s: float
+    ) -> Pair:
         """Make one pair wanted, whatever was done before, and return it; raise LeaseLost."""
         found = await self._repeated_call(
             "take",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
+            p_lease_seconds=lease_s,
             p_employee_id=str(employee_id),
         )
         if not found:
@@ -124,36 +186,104 @@ class Ledger:
             "renew", p_terminal_id=str(terminal_id), p_fence=fence, p_lease_seconds=lease_s
         )
 
-    async def record(  # noqa: PLR0913 - one row
-        self,
-        terminal_id: UUID,
-        fence: int,
-        pair: Pair,
-        outcome: Outcome,
-        *,
-        retry_s: float | None,
-        lease_s: float,
-        late: bool = False,
+    async def record(
+        self, terminal_id: UUID, fence: int, recorded: Sequence[Recorded], *, lease_s: float
     ) -> None:
-        """Record a pair's outcome and renew the lease; raise LeaseLost where it is lost.
-
-        `late`: what the terminal holds was recorded before, and stays as the ledger has it now.
-        """
+        """Record outcomes, in order, and renew the lease; raise LeaseLost where it is lost."""
         await self._call_under_lease(
             "record",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
             p_lease_seconds=lease_s,
-            p_employee_id=str(pair.employee_id),
-            p_version=pair.version,
-            p_status=outcome.status,
-            p_step=outcome.step,
-            p_message=outcome.message,
-            p_employee_no=outcome.held.employee_no,
-            p_photo=outcome.held.photo,
-            p_retry_seconds=retry_s,
-            p_late=late,
+            p_outcomes=[_outcome(one, now=time.monotonic()) for one in recorded],
         )
+
+    async def owners(
+        self, terminal_id: UUID, fence: int, numbers: Sequence[str]
+    ) -> tuple[Owner, ...]:
+        """Return who may be behind these numbers on a leased terminal; none: nobody is known."""
+        found = await self._repeated_call(
+            "owners",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_employee_nos=list(numbers),
+        )
+        return _parsed(_owners, found)
+
+    async def verified(  # noqa: PLR0913 - what a page showed
+        self,
+        terminal_id: UUID,
+        fence: int,
+        *,
+        lease_s: float,
+        asked_at: float,
+        confirmed: Sequence[Owner],
+        different: Sequence[Different],
+        progress: Progress,
+        ended: bool,
+    ) -> None:
+        """Note what a page showed that was asked for at `asked_at`, on the monotonic clock.
+
+        `ended`: it was the last one. Raises LeaseLost where the lease is lost.
+        """
+        figures = {
+            "persons": progress.persons,
+            "different": progress.different,
+            "unknown": progress.unknown,
+        }
+        await self._call_under_lease(
+            "verified",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_lease_seconds=lease_s,
+            p_ago=time.monotonic() - asked_at,
+            p_confirmed=[
+                {"employee_id": str(one.employee_id), "version": one.version} for one in confirmed
+            ],
+            p_different=[
+                {
+                    "employee_id": str(one.employee_id),
+                    "number": one.number,
+                    "leaves": one.leaves,
+                }
+                for one in different
+            ],
+            p_state=None if ended else asdict(progress),
+            p_found=figures,
+        )
+
+    async def not_verifiable(
+        self, terminal_id: UUID, fence: int, *, lease_s: float, asked_at: float
+    ) -> None:
+        """Note that a terminal cannot be asked for everybody; raise LeaseLost."""
+        await self._call_under_lease(
+            "verified",
+            p_terminal_id=str(terminal_id),
+            p_fence=fence,
+            p_lease_seconds=lease_s,
+            p_ago=time.monotonic() - asked_at,
+            p_confirmed=[],
+            p_different=[],
+            p_state=None,
+            p_found=None,
+        )
+
+    async def photos_due(self, *, limit: int) -> list[SeenPhoto]:
+        """Return photos that storage was not asked about for as long as between verifications."""
+        if self._verify_s is None:
+            return []
+        found = await self._call("photos_due", p_limit=limit, p_every_seconds=self._verify_s)
+        return [_parsed(_seen_photo, row) for row in found]
+
+    async def photo_seen(self, photo: SeenPhoto, etag: str) -> bool:
+        """Note a photo's ETag; return whether it is another, and its employee wanted for that."""
+        found = await self._repeated_call(
+            "photo_seen",
+            p_employee_id=str(photo.employee_id),
+            p_reference=photo.reference,
+            p_etag=etag,
+        )
+        return bool(found and found[0]["changed"])
 
     async def release(
         self,
@@ -236,7 +366,25 @@ def _parsed(parse: Callable[[Any], T], found: object) -> T:
 
 def _claim(found: list[Row]) -> Claim:
     pairs = _pairs([row for row in found if row["employee_id"] is not None])
-    return Claim(**_lease(found[0]), pairs=pairs)
+    state = found[0]["verification"]
+    verification = None if state is None else Progress(**state)
+    return Claim(**_lease(found[0]), pairs=pairs, verification=verification)
+
+
+def _outcome(recorded: Recorded, *, now: float) -> dict[str, Any]:
+    confirmed_at = recorded.confirmed_at
+    return {
+        "employee_id": str(recorded.pair.employee_id),
+        "version": recorded.pair.version,
+        "status": recorded.outcome.status,
+        "step": recorded.outcome.step,
+        "message": recorded.outcome.message,
+        "employee_no": recorded.outcome.held.employee_no,
+        "photo": recorded.outcome.held.photo,
+        "others": list(recorded.outcome.held.others),
+        "retry_seconds": recorded.retry_s,
+        "confirmed_ago": None if confirmed_at is None else max(now - confirmed_at, 0.0),
+    }
 
 
 def _capabilities(device: Any) -> Capabilities | None:
@@ -255,8 +403,27 @@ def _pairs(found: list[Row]) -> tuple[Pair, ...]:
             employee_id=UUID(row["employee_id"]),
             version=int(row["version"]),
             attempts=int(row["attempts"]),
-            held=Held(employee_no=row["employee_no"], photo=row["photo"]),
+            held=_held(row),
             was_wanted=bool(row.get("was_wanted", True)),
+            in_doubt=bool(row["in_doubt"]),
+        )
+        for row in found
+    )
+
+
+def _held(row: Row) -> Held:
+    return Held(employee_no=row["employee_no"], photo=row["photo"], others=tuple(row["others"]))
+
+
+def _owners(found: list[Row]) -> tuple[Owner, ...]:
+    return tuple(
+        Owner(
+            number=str(row["number"]),
+            employee_id=UUID(row["employee_id"]),
+            version=int(row["version"]),
+            wanted=bool(row["wanted"]),
+            status=row["status"],
+            held=_held(row),
         )
         for row in found
     )
@@ -285,11 +452,18 @@ def _standings(found: list[Row]) -> tuple[Standing, ...]:
     return tuple(
         Standing(
             terminal_id=UUID(row["terminal_id"]),
-            pairs={state: int(row[state]) for state in ("in_step", "wanted", "failed")},
+            pairs={state: int(row[state]) for state in STATES},
             oldest_wanted_s=float(row["oldest_wanted_s"]),
+            confirmed_s=row["confirmed_s"],
             rests_for=row["rest_kind"],
         )
         for row in found
+    )
+
+
+def _seen_photo(row: Row) -> SeenPhoto:
+    return SeenPhoto(
+        employee_id=UUID(row["employee_id"]), reference=str(row["reference"]), etag=row["etag"]
     )
 
 

@@ -39,7 +39,7 @@ JITTER = 0.2
 
 AskedBack = Literal["now", "later", "next visit"]
 Rests = Literal["grows", "short", "login"]
-Due = Literal["with the terminal", "grows", "HR's edit"]
+Due = Literal["with the terminal", "soon", "grows", "HR's edit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,8 @@ class Consequence:
     one pair; `login`: 31 min, or longer than the account is locked."""
     pair_due: Due = "grows"
     """When the pair is due again after a fatal outcome: `with the terminal`, because the pair is
-    not to blame and keeps its place; `grows` from 5 s to 1 h; or at `HR's edit`."""
+    not to blame and keeps its place; `soon`: from 2 s to 5 min, because a moment later it may do;
+    `grows` from 5 s to 1 h; or at `HR's edit`."""
     photo_rest: Rests | None = None
     """How long the terminal rests after a partial outcome."""
     photo_due: Due = "grows"
@@ -74,7 +75,7 @@ CONSEQUENCES: Final[Mapping[type[TerminalError], Consequence]] = {
     ),
     # It may still be at work on the photo.
     TerminalTimeout: Consequence(asked_back="next visit", photo_rest="grows"),
-    TerminalBusy: Consequence(asked_back="later", pair_due="with the terminal"),
+    TerminalBusy: Consequence(asked_back="later", pair_due="with the terminal", photo_due="soon"),
     LoginRefused: Consequence(
         at_photo="fatal", asked_back="next visit", rest="login", pair_due="with the terminal"
     ),
@@ -131,7 +132,11 @@ def decide(outcome: Outcome, *, attempts: int, failures: int, random: Callable[[
     due, rest = (row.pair_due, row.rest) if fatal else (row.photo_due, row.photo_rest)
     if due == "HR's edit":
         return DONE
-    pair_s = 0.0 if due == "with the terminal" else _jittered(PAIR_PAUSES_S, attempts, random)
+    if due == "with the terminal":
+        pair_s = 0.0
+    else:
+        pauses = TERMINAL_RESTS_S if due == "soon" else PAIR_PAUSES_S
+        pair_s = _jittered(pauses, attempts, random)
     if rest is None:
         return Retry(pair_s=pair_s, terminal_s=None)
     if isinstance(error, LoginRefused) and rest == "login":
@@ -158,6 +163,7 @@ _RESTS: Final[Mapping[Rests | None, str]] = {
 }
 _DUE: Final[Mapping[Due, str]] = {
     "with the terminal": "with the terminal",
+    "soon": "after 2 s to 5 min",
     "grows": "after 5 s to 1 h",
     "HR's edit": "when HR edits",
 }

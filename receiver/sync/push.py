@@ -1,15 +1,15 @@
-"""Push pairs on a visited terminal: sync, read back, decide about the retry, record, log.
+"""Push pairs on a visited terminal: ask, push the differences, ask back, record, log.
 
-The worker and the buttons' runs share it. A pair whose push must be read back is recorded as done
-only after that: where a receiver dies in between, the pair is pushed again. A visit whose `resting`
-is set is over.
+The worker and the buttons' runs share it. A pair is recorded only after the terminal was asked
+back: where a receiver dies in between, the pair is pushed again. A visit whose `resting` is set is
+over.
 """
 
-import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 from uuid import UUID
 
 from receiver.core.errors import (
@@ -27,18 +27,18 @@ from receiver.core.models import (
     LeaverPolicy,
     Outcome,
     Pair,
+    Recorded,
 )
 from receiver.sync import read_back
 from receiver.sync.consequences import consequence, decide, is_unanswering
-from receiver.sync.rules import UNKNOWN_PHOTO, Intend, sync, sync_photo
-from receiver.sync.verdict import already_so, judged, not_yet_gone, number_to_ask
+from receiver.sync.rules import UNKNOWN_PHOTO, Intend, photo_fingerprint, sync, sync_photo
+from receiver.sync.verdict import already_so, corrected, judged, not_yet_gone, numbers_to_ask
 from receiver.sync.visit import Visit, failed
 from receiver.terminals.client import TerminalClient
 
-UNREAD_S = 900.0
-"""After so long the worker pushes a pair again that a long run has not read back."""
-LATE_RECORDS_AT_ONCE = 5
-"""One by one, a page of thirty would keep the terminal for thirty round trips to Supabase."""
+ASKED_FIRST = 2
+"""From so many pairs on, one search first costs less than what it saves."""
+
 log = get_logger(__name__)
 
 Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitable[Outcome]]
@@ -46,13 +46,27 @@ Sync = Callable[[TerminalClient, Employee, Held, LeaverPolicy, Intend], Awaitabl
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """One pair that was pushed, and its outcome."""
+    """One pair that was pushed, or was in step already, and its outcome."""
 
     pair: Pair
     employee: Employee
     outcome: Outcome
     how: Sync = sync
-    pushed_at: float = field(default_factory=time.monotonic)
+    confirmed_at: float | None = None
+    """When the terminal said that it was in step, on the monotonic clock; None: it was pushed."""
+
+
+class Watcher(Protocol):
+    """Who watches a page of pairs being served; a button's run is one."""
+
+    async def employee(self, id_: UUID) -> Employee:
+        """Return an employee as HR has them now."""
+
+    def reached(self, push: Push) -> None:
+        """Hear of each pair as it is reached; it may turn out otherwise when it is asked back."""
+
+    async def interrupts(self, in_hand: Sequence[UUID]) -> bool:
+        """Return whether to leave the rest; `in_hand` are the employees pushed and not recorded."""
 
 
 class Pushes:
@@ -62,24 +76,41 @@ class Pushes:
         self._policy = policy
 
     async def serve(
-        self, visit: Visit, pairs: Sequence[Pair], employees: Mapping[UUID, Employee]
-    ) -> None:
-        """Push wanted pairs one by one; with none, only identify the terminal.
+        self,
+        visit: Visit,
+        pairs: Sequence[Pair],
+        employees: Mapping[UUID, Employee],
+        *,
+        watcher: Watcher | None = None,
+    ) -> list[Push]:
+        """Push pairs one by one where the terminal differs; with none, only identify the terminal.
 
-        `employees` are those of the pairs, read after the claim. Ends early at a fatal outcome, a
-        rest or an unanswering terminal, or when a button waits for the terminal.
+        `employees` are those of the pairs, read after the claim. The terminal is asked for all of
+        them first where there are several, where one is in doubt, or where somebody watches. Ends
+        early at a fatal outcome, a rest or an unanswering terminal, when a button waits for the
+        terminal, or when the watcher interrupts. Returns what was settled, in the order of pairs.
         """
+        ask_first = (
+            watcher is not None or len(pairs) >= ASKED_FIRST or any(pair.in_doubt for pair in pairs)
+        )
+        numbers = [
+            number
+            for pair in pairs
+            for number in numbers_to_ask(employees[pair.employee_id], pair.held)
+        ]
+        faces = [
+            pair.held.employee_no
+            for pair in pairs
+            if pair.held.employee_no and _has_its_photo(employees[pair.employee_id], pair.held)
+        ]
         try:
             await visit.client.calls.identify()
-            could_be = (
-                number_to_ask(employees[pair.employee_id], pair.held, self._policy)
-                for pair in pairs
-            )
-            asked = await read_back.before(visit.client, [number for number in could_be if number])
+            asked_at = time.monotonic()
+            asked = await read_back.before(visit.client, numbers if ask_first else [], faces)
         except TerminalError as error:
-            await _could_not_ask(visit, pairs, error)
-            return
+            return await self._could_not_ask(visit, pairs, employees, error)
         pushes: list[Push] = []
+        in_hand: list[UUID] = []
         owners: dict[str, UUID] = {}
         for pair in pairs:
             if owners.get(pair.held.employee_no or "", pair.employee_id) != pair.employee_id:
@@ -87,20 +118,27 @@ class Pushes:
                 pair = replace(pair, held=NOTHING_HELD)  # noqa: PLW2901
             employee = employees[pair.employee_id]
             outcome = already_so(employee, pair.held, self._policy, asked)
-            if outcome is None:
-                push = await self.push(visit, pair, employee)
-            else:
-                push = Push(pair=pair, employee=employee, outcome=outcome)
+            if outcome is not None:
+                push = Push(pair=pair, employee=employee, outcome=outcome, confirmed_at=asked_at)
+                pushes.append(push)
+                if watcher is not None:
+                    watcher.reached(push)
+                continue
+            pair = await _wanted(visit, pair)  # noqa: PLW2901
+            if watcher is not None:  # HR may have edited since the page was read
+                employee = await watcher.employee(employee.id)
+            held = corrected(employee, pair.held, asked)
+            push = await self.push(visit, replace(pair, held=held), employee)
             if push.outcome.held.employee_no is not None:
                 owners[push.outcome.held.employee_no] = pair.employee_id
-            if push.outcome.expected:
-                pushes.append(push)
-            else:
-                await _conclude(visit, pair, push.outcome)
+            pushes.append(push)
+            in_hand.append(employee.id)
+            if watcher is not None:
+                watcher.reached(push)
             ends = push.outcome.status == "fatal" or visit.resting or visit.is_unanswering
-            if ends or visit.is_waited_for:
+            if ends or visit.is_waited_for or (watcher and await watcher.interrupts(in_hand)):
                 break
-        await self.settle(visit, pushes)
+        return await self.settle(visit, pushes)
 
     async def push(self, visit: Visit, pair: Pair, employee: Employee, *, how: Sync = sync) -> Push:
         """Push one pair; `settle` it afterwards."""
@@ -113,13 +151,17 @@ class Pushes:
             number = employee_no
 
         try:
+            # Before a number is noted: it is remembered of the hardware, which may be another.
+            await visit.client.calls.identify()
             outcome = await how(visit.client, employee, pair.held, self._policy, intend)
+        except TerminalError as refused:
+            outcome = failed(refused, pair.held)
         except ReceiverError:
             raise
         except Exception:  # a mistake of ours over one person must not stop everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
-            held = Held(employee_no=number, photo=UNKNOWN_PHOTO) if number else NOTHING_HELD
+            held = replace(pair.held, employee_no=number, photo=UNKNOWN_PHOTO if number else None)
             outcome = failed(error, held)
         if isinstance(outcome.error, TerminalTimeout):
             # It may still be at work; another call would come in the middle.
@@ -128,18 +170,14 @@ class Pushes:
             visit.failures = 0
         return Push(pair=pair, employee=employee, outcome=outcome, how=how)
 
-    async def settle(
-        self, visit: Visit, pushes: Sequence[Push], *, late: bool = False
-    ) -> list[Push]:
-        """Read back what was pushed, record the outcomes and return the pushes with them.
-
-        `late`: what it holds was recorded by `defer`, and may be another's by now.
-        """
+    async def settle(self, visit: Visit, pushes: Sequence[Push]) -> list[Push]:
+        """Ask back what was pushed, record the outcomes and return the pushes with them."""
         expected = [e for push in pushes for e in push.outcome.expected]
         found: Mapping[str, Found] | None = None
         fatal = [push.outcome for push in pushes if push.outcome.status == "fatal"]
         unanswering = visit.is_unanswering or any(is_unanswering(one.error) for one in fatal)
         unread = unanswering and bool(expected)
+        said_at = time.monotonic()
         if expected and not unread:
             try:
                 found = await read_back.after(visit.client, expected)
@@ -152,7 +190,8 @@ class Pushes:
                     log.info("not_read_back", terminal_id=id_, reason=error.message)
         # A number that one employee gave up and another got in the same visit is the other's now.
         got = {push.outcome.held.employee_no: push.employee.id for push in pushes}
-        settled = []
+        settled: list[Push] = []
+        recorded: list[Recorded] = []
         for push in pushes:
             mine = tuple(
                 e
@@ -166,45 +205,58 @@ class Pushes:
             elif unread:
                 outcome = not_yet_gone(outcome)
             settled.append(replace(push, outcome=outcome))
-        # In order, because the last of two with one number has it; late, that is recorded already.
-        at_once = LATE_RECORDS_AT_ONCE if late else 1
-        for start in range(0, len(settled), at_once):
-            await _all_of(
-                _conclude(
-                    visit,
-                    push.pair,
-                    push.outcome,
-                    # Its word is not enough; or a part was pushed, and the whole is still wanted.
-                    still_wanted=unread or (push.how is sync_photo and push.pair.was_wanted),
-                    late=late,
+            is_unread = unread and bool(push.outcome.expected)
+            # Its word is not enough; or a part was pushed, and the whole is still wanted.
+            still_wanted = is_unread or (push.how is sync_photo and push.pair.was_wanted)
+            confirmed_at: float | None = push.confirmed_at or said_at
+            if is_unread or outcome.status != "success":
+                confirmed_at = None
+            retry_s = _retry_s(visit, push.pair, outcome, still_wanted=still_wanted)
+            recorded.append(
+                Recorded(
+                    pair=push.pair, outcome=outcome, retry_s=retry_s, confirmed_at=confirmed_at
                 )
-                for push in settled[start : start + at_once]
             )
+        await visit.record(recorded)
         return settled
 
-    async def defer(self, visit: Visit, push: Push) -> bool:
-        """Record a push to be settled later; return False where nothing is left to settle."""
-        # A person who must not pass is read back at once: later their number may be another's.
-        ending = any(expected.may_pass is False for expected in push.outcome.expected)
-        if not push.outcome.expected or push.outcome.error is not None or ending:
-            await self.settle(visit, [push])
-            return False
-        await visit.record(push.pair, push.outcome, retry_s=UNREAD_S)
-        return True
+    async def _could_not_ask(
+        self,
+        visit: Visit,
+        pairs: Sequence[Pair],
+        employees: Mapping[UUID, Employee],
+        error: TerminalError,
+    ) -> list[Push]:
+        """Record on the first pair why nothing can be done there now, and leave the terminal."""
+        if not pairs:
+            visit.blame(error)
+            return []
+        pair = await _wanted(visit, pairs[0])
+        push = Push(
+            pair=pair,
+            employee=employees[pair.employee_id],
+            outcome=failed(error, pair.held),
+        )
+        return await self.settle(visit, [push])
 
 
-async def _could_not_ask(visit: Visit, pairs: Sequence[Pair], error: TerminalError) -> None:
-    """Record on the first pair why nothing can be done there now, and leave the terminal."""
-    if pairs:
-        await _conclude(visit, pairs[0], failed(error, pairs[0].held))
-    else:
-        visit.blame(error)
+async def _wanted(visit: Visit, pair: Pair) -> Pair:
+    """Have a pair wanted before it is pushed, so that it is finished if this receiver dies.
+
+    In the version after the one that was read: an edit made since then stays wanted.
+    """
+    if pair.was_wanted:
+        return pair
+    await visit.take(pair.employee_id)
+    return replace(pair, version=pair.version + 1)
 
 
-async def _conclude(
-    visit: Visit, pair: Pair, outcome: Outcome, *, still_wanted: bool = False, late: bool = False
-) -> None:
-    """Decide what follows from an outcome, note it on the visit, and record it."""
+def _has_its_photo(employee: Employee, held: Held) -> bool:
+    return held.photo is not None and held.photo == photo_fingerprint(employee)
+
+
+def _retry_s(visit: Visit, pair: Pair, outcome: Outcome, *, still_wanted: bool) -> float | None:
+    """Decide what follows from an outcome, and note it on the visit; None: the pair is done."""
     retry = decide(outcome, attempts=pair.attempts, failures=visit.failures, random=random.random)
     if still_wanted and retry.pair_s is None:
         retry = replace(retry, pair_s=0.0)
@@ -212,11 +264,4 @@ async def _conclude(
         visit.due_again_s = min(retry.pair_s, visit.due_again_s or retry.pair_s)
     if retry.terminal_s is not None:  # before it is recorded: that may fail, and be forgotten
         visit.rest(outcome, retry.terminal_s)
-    await visit.record(pair, outcome, retry_s=retry.pair_s, late=late)
-
-
-async def _all_of(ends: Iterable[Awaitable[None]]) -> None:
-    """Await all at once, each to its end; then raise the first of their errors, if any."""
-    for end in await asyncio.gather(*ends, return_exceptions=True):
-        if end is not None:
-            raise end
+    return retry.pair_s

@@ -9,43 +9,59 @@ from receiver.core.models import Expected, Found
 from receiver.sync.consequences import is_unanswering
 from receiver.terminals.client import TerminalClient
 
-SEARCH_FIRST: Final = 3
-"""From so many pairs on that may be in step already, one search first is cheaper than pushes."""
 BUSY_SEARCHES: Final = 3
 """How often a busy terminal is searched before the search fails."""
 
 
-async def before(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found | None]:
-    """Return what it says of each number; of none where they are few, or it cannot say.
+async def before(
+    client: TerminalClient, numbers: Sequence[str], faces: Sequence[str]
+) -> Mapping[str, Found | None]:
+    """Return what it says of each number; of none where it cannot say.
 
-    Raises TerminalError where the terminal is not to be asked anything more.
+    `faces` are those numbers that should have a face. Raises TerminalError where the terminal is
+    not to be asked anything more.
     """
-    if len(numbers) < SEARCH_FIRST:
+    if not numbers:
         return {}
+    numbers = list(dict.fromkeys(numbers))
     try:
         found = await _find(client, numbers)
+        return await _witnessed(client, {n: found.get(n) for n in numbers}, faces)
     except TerminalError as error:
         if is_unanswering(error):
             raise
         return {}
-    return {number: found.get(number) for number in numbers}
 
 
 async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping[str, Found]:
-    """Return the persons whom it holds under the numbers that were pushed; raise TerminalError.
+    """Return the persons whom it holds under the numbers that were pushed; raise TerminalError."""
+    found = await _find(client, list(dict.fromkeys(e.employee_no for e in expected)))
+    faces = [e.employee_no for e in expected if e.face]
+    there = await _witnessed(client, found, faces)
+    for number in faces:
+        one = there.get(number)
+        if one is not None and one.faces == 0:  # the next one would not arrive by URL either
+            await client.faces.prefer_upload()
+    return {number: one for number, one in there.items() if one is not None}
 
-    A person who should have a face and is said to have none is looked up in the face library too: a
-    second witness before a face is called missing. No source promises how firmwares count faces.
+
+async def _witnessed(
+    client: TerminalClient, found: Mapping[str, Found | None], numbers: Sequence[str]
+) -> Mapping[str, Found | None]:
+    """Return what was found, with the face library as a second witness for missing faces.
+
+    A person who should have a face and is said to have none is looked up there before the face is
+    called missing: no source promises how firmwares count faces.
     """
-    found = dict(await _find(client, list(dict.fromkeys(e.employee_no for e in expected))))
-    for one in expected:
-        there = found.get(one.employee_no)
-        if one.face and there is not None and there.faces == 0:
-            faces = int(await client.faces.has(one.employee_no))
-            if not faces:  # the next one would not arrive by URL either
-                await client.faces.prefer_upload()
-            found[one.employee_no] = replace(there, faces=faces)
-    return found
+    corrected = dict(found)
+    for number in numbers:
+        there = found.get(number)
+        if there is not None and there.faces == 0:
+            faces = int(await client.faces.has(number))
+            if faces:
+                await client.persons.note_faces_uncounted()
+            corrected[number] = replace(there, faces=faces)
+    return corrected
 
 
 async def _find(client: TerminalClient, numbers: Sequence[str]) -> Mapping[str, Found]:

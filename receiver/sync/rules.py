@@ -4,8 +4,11 @@ The rules alone, not how a terminal spells them or when they are applied: the pe
 photo, a leaver's access ended, a photo that is there already not sent again.
 """
 
+import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,6 +18,7 @@ from receiver.core.errors import (
     NotKept,
     NotSupported,
     PersonAbsent,
+    TerminalBusy,
     TerminalError,
 )
 from receiver.core.models import (
@@ -34,6 +38,13 @@ UNKNOWN_PHOTO = "unknown"
 
 NOT_THERE = "not there"
 """In place of a fingerprint: a search found nobody under the number."""
+
+BUSY_FACE_PAUSES_S = (0.5, 1.0, 2.0)
+"""Before a face is sent again to a busy terminal, on top of the pause between calls: a terminal
+makes a model of one face at a time, which takes it seconds (SK, CH)."""
+
+SIGNED = re.compile(r"(/storage/v1/(?:object|render/image)/sign/[^?]*)\?.*", re.DOTALL)
+"""A URL that Supabase's storage has signed: its query is the signature, and new each time."""
 
 NO_NUMBER = "The employee has no employee_no."
 
@@ -86,11 +97,12 @@ def photo_fingerprint(employee: Employee) -> str | None:
     """Return what tells one photo of an employee from the next; None for no photo.
 
     Made of its URL and number, not its bytes: HR's edit changes the URL. A digest, so that the
-    ledger has no link to a photo.
+    ledger has no link to a photo. A URL of storage that is only signed anew is of the same photo.
     """
     if employee.photo_url is None:
         return None
-    identity = f"{employee.employee_no}\n{employee.photo_url}"
+    unsigned = SIGNED.sub(r"\1", employee.photo_url)
+    identity = f"{employee.employee_no}\n{unsigned}"
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
@@ -104,38 +116,38 @@ async def sync(
     """
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
-    if held.employee_no not in (None, employee.employee_no):
-        # Another number, or none any more: the old one would stay valid until 2037. It is ended
-        # first and read back at once: the ledger keeps one number, so this one until it is ended
-        # for sure. The policy `keep` is not about numbers.
-        ended = await _end_number(terminal, employee, held, policy)
-        if ended.status != "success":
-            return ended
-        fault = await _fault_of_end(terminal, held.employee_no)
-        if fault is not None:
-            return _person_failed(fault, held)
-        return await _sync_number(terminal, employee, Held(), intend)
+    if former := numbers_to_end(employee, held):
+        # Other numbers, or none any more: the old ones would stay valid until 2037. They are ended
+        # first and read back at once, so that the ledger knows them until they are ended for sure.
+        # The policy `keep` is not about numbers.
+        error = await _end_former(terminal, employee, former, policy)
+        if error is not None:
+            return _person_failed(error, held)
+        held = Held() if held.employee_no in former else replace(held, others=())
     return await _sync_number(terminal, employee, held, intend)
 
 
-async def _end_number(
-    terminal: PersonTerminal, employee: Employee, held: Held, policy: LeaverPolicy
-) -> Outcome:
-    """End a number that is no longer the employee's, and remove the face under it.
+async def _end_former(
+    terminal: PersonTerminal, employee: Employee, numbers: Sequence[str], policy: LeaverPolicy
+) -> TerminalError | None:
+    """End numbers that are no longer the employee's; return why one may not have ended, if so.
 
-    The ledger forgets it, and HR may give it to an employee who has no photo.
+    The faces under them go too: the ledger forgets them, and HR may give such a number to an
+    employee who has no photo.
     """
-    if policy == "delete":
-        return await _sync_leaver(terminal, employee, held, policy)
-    ended = await _sync_leaver(terminal, employee, held, "expire")
-    if ended.status == "success":
-        try:
-            await terminal.faces.remove(held.employee_no or "")
-        except (DataRefused, NotSupported, PersonAbsent):
-            pass  # it has no such face, or cannot remove it
-        except TerminalError as error:
-            return _person_failed(error, held)
-    return ended
+    try:
+        for number in numbers:
+            if policy == "delete":
+                await _erase(terminal, number, employee.name)
+                continue
+            await terminal.persons.end(number, employee.name)
+            with suppress(DataRefused, NotSupported, PersonAbsent):
+                await terminal.faces.remove(number)  # it has no such face, or cannot remove it
+    except DataRefused as refused:  # not given up like a hire's bad data
+        return AnswerUnexplained(refused.message)
+    except TerminalError as error:
+        return error
+    return await _fault_of_end(terminal, numbers)
 
 
 async def _sync_number(
@@ -167,7 +179,7 @@ async def sync_photo(
     if employee.photo_url is None:
         return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
     # Another number held there is ended by the next whole sync.
-    held = Held(employee_no=held.employee_no or employee.employee_no, photo=UNKNOWN_PHOTO)
+    held = replace(held, employee_no=held.employee_no or employee.employee_no, photo=UNKNOWN_PHOTO)
     await intend(str(held.employee_no))
     return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
 
@@ -176,7 +188,7 @@ async def _sync_photo(
     terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
 ) -> Outcome:
     try:
-        await terminal.faces.put(employee_no, photo_url)
+        await _put_face(terminal, employee_no, photo_url)
     except PersonAbsent as error:
         words = f"{error.message} The whole employee is synced next."
         return _outcome("skipped", "photo", words, held, error)
@@ -188,6 +200,16 @@ async def _sync_photo(
     return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
 
 
+async def _put_face(terminal: PersonTerminal, employee_no: str, photo_url: str) -> None:
+    """Put a face there; a terminal that is busy is asked again, because most are for a moment."""
+    for pause_s in BUSY_FACE_PAUSES_S:
+        try:
+            return await terminal.faces.put(employee_no, photo_url)
+        except TerminalBusy:
+            await asyncio.sleep(pause_s)
+    return await terminal.faces.put(employee_no, photo_url)
+
+
 async def _sync_person(
     terminal: PersonTerminal, employee: Employee, employee_no: str, held: Held, intend: Intend
 ) -> Outcome:
@@ -196,7 +218,7 @@ async def _sync_person(
     if not noted:
         await intend(employee_no)
         # A person whom the terminal has under this number may have another person's face.
-        held = Held(employee_no=employee_no, photo=UNKNOWN_PHOTO)
+        held = replace(held, employee_no=employee_no, photo=UNKNOWN_PHOTO)
     try:
         was_there = await terminal.persons.put(
             employee_no, employee.name, expected_there=expected_there
@@ -217,7 +239,7 @@ async def _sync_person(
             await terminal.faces.remove(employee_no)
             words = "The person is there, the photo is removed."
         else:
-            await terminal.faces.put(employee_no, employee.photo_url)
+            await _put_face(terminal, employee_no, employee.photo_url)
             words = "Person and photo are on the terminal."
     except TerminalError as error:
         failed = _photo_failed(employee_no, error, replace(held, photo=UNKNOWN_PHOTO))
@@ -272,8 +294,7 @@ async def _sync_leaver(
         return _person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
         return _person_failed(error, held)
-    if policy == "delete":
-        held = Held()
+    held = Held() if policy == "delete" else replace(held, others=())
     gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
     return _outcome("success", "done", words, held, expected=gone)
 
@@ -288,23 +309,27 @@ async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
 
 
 def numbers_to_end(employee: Employee, held: Held) -> list[str]:
-    """Return the numbers to end: the one in the ledger, and a leaver's own.
+    """Return the numbers to end: those in the ledger that are not theirs any more.
 
-    A leaver's own also where the ledger has another: hardware that was used elsewhere may hold it.
+    All numbers of a leaver, and their own also where the ledger has another: hardware that was used
+    elsewhere may hold it.
     """
-    own = None if employee.active else employee.employee_no
-    return [number for number in dict.fromkeys((held.employee_no, own)) if number]
+    numbers = (held.employee_no, *held.others, None if employee.active else employee.employee_no)
+    theirs = employee.employee_no if employee.active else None
+    return [number for number in dict.fromkeys(numbers) if number not in (None, theirs)]
 
 
-async def _fault_of_end(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
+async def _fault_of_end(terminal: PersonTerminal, numbers: Sequence[str]) -> TerminalError | None:
     """Return why a number may not have ended, if so; believe a terminal that cannot be asked."""
     try:
-        there = (await terminal.persons.find([employee_no])).get(employee_no)
+        found = await terminal.persons.find(numbers)
     except TerminalError as error:
         return None if consequence(error).asked_back == "now" else error
-    if there is None or there.access in ("ended", None):
-        return None
-    return NotKept(f"The terminal answered OK, but person {employee_no} may still pass.")
+    for number in numbers:
+        there = found.get(number)
+        if there is not None and there.access not in ("ended", None):
+            return NotKept(f"The terminal answered OK, but person {number} may still pass.")
+    return None
 
 
 def _person_failed(error: TerminalError, held: Held) -> Outcome:

@@ -3,18 +3,22 @@
 A terminal that answers 200 has not yet done it: some firmware says so and changes nothing (BL).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 from receiver.core.errors import NotKept, TerminalError
 from receiver.core.models import (
+    Different,
     Employee,
     Expected,
     Found,
     Held,
     LeaverPolicy,
     Outcome,
+    Owner,
+    PageVerdict,
     Status,
     Step,
 )
@@ -38,38 +42,129 @@ def already_so(
     `asked` is what it says of each number that it was asked for. None where the pair is not in
     step, or the terminal did not say all that matters.
     """
-    number = number_to_ask(employee, held, policy)
-    if number is None or number not in asked:
+    numbers = numbers_to_ask(employee, held)
+    if not numbers or any(number not in asked for number in numbers):
         return None
-    there = asked[number]
+    ends = {number: asked[number] for number in numbers_to_end(employee, held)}
     if not employee.active:
-        if there is not None and (policy == "delete" or there.access != "ended"):
+        if policy == "keep" or any(_may_be_there(there, policy) for there in ends.values()):
             return None
-        if there is None:
+        still = next((number for number, there in ends.items() if there is not None), None)
+        if still is None:
             held = Held()
-        elif held.employee_no is None:
-            held = Held(employee_no=number, photo=UNKNOWN_PHOTO)
-        return Outcome(
-            status="success", step="done", message="The person may no longer pass.", held=held
-        )
-    if there is None or there.access is None or there.faces is None or there.name is None:
+        elif still != held.employee_no:
+            held = Held(employee_no=still, photo=UNKNOWN_PHOTO)
+        return _so("The person may no longer pass.", replace(held, others=()))
+    former = any(there is not None for there in ends.values())  # it may still have their face
+    if former or not _is_there(employee, held, asked):
         return None
-    if differences(expected_of(employee, number), there):
-        return None
-    message = "The terminal holds the person as HR has them."
+    return _so("The terminal holds the person as HR has them.", replace(held, others=()))
+
+
+def _is_there(employee: Employee, held: Held, asked: Mapping[str, Found | None]) -> bool:
+    number = employee.employee_no
+    if number is None or held.employee_no != number or held.photo != photo_fingerprint(employee):
+        return False
+    there = asked[number]
+    if there is None or there.access is None or there.name is None:
+        return False
+    return not differences(expected_of(employee, number), there)
+
+
+def _may_be_there(there: Found | None, policy: LeaverPolicy) -> bool:
+    return there is not None and (policy == "delete" or there.access != "ended")
+
+
+def _so(message: str, held: Held) -> Outcome:
     return Outcome(status="success", step="done", message=message, held=held)
 
 
-def number_to_ask(employee: Employee, held: Held, policy: LeaverPolicy) -> str | None:
-    """Return the number by which a terminal can tell that the pair is in step already.
+def numbers_to_ask(employee: Employee, held: Held) -> list[str]:
+    """Return the numbers by which a terminal can tell whether the pair is in step already."""
+    own = (employee.employee_no,) if employee.active else ()
+    numbers = (*own, *numbers_to_end(employee, held))
+    return [number for number in dict.fromkeys(numbers) if number]
 
-    None where the ledger knows that it is not, or where that takes two numbers.
+
+def corrected(employee: Employee, held: Held, asked: Mapping[str, Found | None]) -> Held:
+    """Return what a terminal holds of somebody, where it said otherwise than the ledger."""
+    others = tuple(number for number in held.others if asked.get(number, number) is not None)
+    held = replace(held, others=others)
+    number = held.employee_no
+    if number is None or number not in asked:
+        return held
+    there = asked[number]
+    if there is None:
+        if number == employee.employee_no and employee.active:
+            return replace(held, photo=NOT_THERE)
+        return replace(held, employee_no=None, photo=None)
+    if there.faces == 0:
+        return replace(held, photo=None)
+    if there.faces and held.photo in (None, NOT_THERE):
+        return replace(held, photo=UNKNOWN_PHOTO)
+    return held
+
+
+def of_page(
+    page: Sequence[Found],
+    owners: Sequence[Owner],
+    employees: Mapping[UUID, Employee],
+    policy: LeaverPolicy,
+) -> PageVerdict:
+    """Judge a page of the persons whom a terminal holds, each by who is behind the number.
+
+    A pair that is wanted is left to whoever pushes it. A person behind whose number nobody is known
+    is not ours.
     """
-    if not employee.active:
-        numbers = numbers_to_end(employee, held)
-        return numbers[0] if policy != "keep" and len(numbers) == 1 else None
-    same = held.employee_no == employee.employee_no and held.photo == photo_fingerprint(employee)
-    return held.employee_no if same else None
+    by_number: dict[str, list[Owner]] = {}
+    for owner in owners:
+        by_number.setdefault(owner.number, []).append(owner)
+    confirmed: list[Owner] = []
+    different: list[Different] = []
+    unknown = 0
+    for there in page:
+        number = there.employee_no
+        candidates = by_number.get(number, [])
+        if not candidates:
+            unknown += 1
+            continue
+        passing = [o for o in candidates if _is_number_of(employees[o.employee_id], number)]
+        known = [o for o in candidates if number in (o.held.employee_no, *o.held.others)]
+        owner = (passing or known or candidates)[0]
+        if owner.wanted:
+            continue
+        employee = employees[owner.employee_id]
+        ok = _holds(employee, owner, there) if passing else _is_ended(employee, there, policy)
+        if not ok:
+            leaves = not passing
+            different.append(Different(employee_id=owner.employee_id, number=number, leaves=leaves))
+        elif owner.held.employee_no == number and not owner.held.others:
+            confirmed.append(owner)
+    return PageVerdict(confirmed=tuple(confirmed), different=tuple(different), unknown=unknown)
+
+
+def _is_number_of(employee: Employee, number: str) -> bool:
+    return employee.active and employee.employee_no == number
+
+
+def _holds(employee: Employee, owner: Owner, there: Found) -> bool:
+    """Return whether a terminal holds somebody who may pass as the ledger says it does.
+
+    A photo that it does not take is not tried again until HR edits the employee.
+    """
+    if owner.held.employee_no != there.employee_no or owner.held.others:
+        return False
+    expected = expected_of(employee, there.employee_no)
+    if owner.status != "success":
+        return not differences(replace(expected, face=None), there)
+    return owner.held.photo == photo_fingerprint(employee) and not differences(expected, there)
+
+
+def _is_ended(employee: Employee, there: Found, policy: LeaverPolicy) -> bool:
+    """Return whether a number that nobody has who may pass is as the policy wants it."""
+    if policy == "keep" and not employee.active:
+        return True
+    return policy != "delete" and there.access in ("ended", None)
 
 
 def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
@@ -79,7 +174,7 @@ def judged(outcome: Outcome, found: Mapping[str, Found]) -> Outcome:
         there = found.get(expected.employee_no)
         if (fault := _fault_of_person(expected, there)) is not None:
             if expected.may_pass is False:
-                held = Held(employee_no=expected.employee_no, photo=UNKNOWN_PHOTO)
+                held = _still_there(outcome, expected.employee_no)
             elif there is None and outcome.held.employee_no == expected.employee_no:
                 held = replace(outcome.held, photo=NOT_THERE)
             else:
@@ -97,10 +192,15 @@ def not_yet_gone(outcome: Outcome) -> Outcome:
     """
     for expected in outcome.expected:
         if expected.may_pass is False:
-            return replace(
-                outcome, held=Held(employee_no=expected.employee_no, photo=UNKNOWN_PHOTO)
-            )
+            return replace(outcome, held=_still_there(outcome, expected.employee_no))
     return outcome
+
+
+def _still_there(outcome: Outcome, employee_no: str) -> Held:
+    """Return what is held where a number that should be gone, and others with it, may not be."""
+    numbers = (e.employee_no for e in outcome.expected if e.may_pass is False)
+    others = tuple(number for number in numbers if number != employee_no)
+    return Held(employee_no=employee_no, photo=UNKNOWN_PHOTO, others=others)
 
 
 def differences(expected: Expected, there: Found | None) -> list[str]:
@@ -138,7 +238,7 @@ def _not_kept(outcome: Outcome, fault: str, step: Step, held: Held) -> Outcome:
 
 
 def _face_unknown(held: Held) -> Held:
-    return Held(employee_no=held.employee_no, photo=UNKNOWN_PHOTO) if held.employee_no else Held()
+    return replace(held, photo=UNKNOWN_PHOTO) if held.employee_no else held
 
 
 def _same_name(ours: str, theirs: str) -> bool:

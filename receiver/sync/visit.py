@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from uuid import UUID
@@ -36,7 +36,11 @@ from receiver.core.models import (
     LeaseAnswer,
     Leased,
     Outcome,
+    Owner,
+    PageVerdict,
     Pair,
+    Progress,
+    Recorded,
     Rest,
     Terminal,
 )
@@ -99,13 +103,29 @@ class Visit:
         """Return whether a button of this receiver waits for the terminal."""
         return self._visits.is_waited_for(self.terminal_id)
 
+    async def pairs(self, employee_ids: Sequence[UUID]) -> tuple[Pair, ...]:
+        """Return the pairs of these employees here, as they are and in this order."""
+        return await self._ledger.pairs(self.terminal_id, self.leased.fence, employee_ids)
+
+    async def cannot_be_verified(self, *, asked_at: float) -> None:
+        """Note that the terminal cannot be asked whom it holds."""
+        with self._lengthening() as lease_s:
+            await self._ledger.not_verifiable(
+                self.terminal_id, self.leased.fence, lease_s=lease_s, asked_at=asked_at
+            )
+
     async def take(self, employee_id: UUID) -> Pair:
         """Make one pair wanted, whatever was done before, and return it."""
-        return await self._ledger.take(self.terminal_id, self.leased.fence, employee_id)
+        with self._lengthening() as lease_s:
+            return await self._ledger.take(
+                self.terminal_id, self.leased.fence, employee_id, lease_s=lease_s
+            )
 
-    async def due(self, *, limit: int) -> tuple[Pair, ...]:
-        """Return pairs that are due here."""
-        return await self._ledger.due(self.terminal_id, self.leased.fence, limit=limit)
+    async def due(self, *, limit: int, besides: Sequence[UUID] = ()) -> tuple[Pair, ...]:
+        """Return pairs that are due here, but those of the employees in `besides`."""
+        return await self._ledger.due(
+            self.terminal_id, self.leased.fence, limit=limit, besides=besides
+        )
 
     async def intend(self, employee_id: UUID, employee_no: str) -> None:
         """Note a number before the call that puts it on the terminal or changes its face."""
@@ -114,29 +134,50 @@ class Visit:
                 self.terminal_id, self.leased.fence, employee_id, employee_no, lease_s=lease_s
             )
 
-    async def record(
-        self, pair: Pair, outcome: Outcome, *, retry_s: float | None, late: bool = False
-    ) -> None:
-        """Record a pair's outcome; see `Ledger.record`."""
+    async def record(self, recorded: Sequence[Recorded]) -> None:
+        """Record outcomes of pairs, in this order."""
+        if not recorded:
+            return
         with self._lengthening() as lease_s:
             await self._ledger.record(
+                self.terminal_id, self.leased.fence, recorded, lease_s=lease_s
+            )
+        for one in recorded:
+            outcome = one.outcome
+            log.info(
+                "pair_synced" if outcome.status == "success" else "pair_not_synced",
+                terminal_id=str(self.terminal_id),
+                employee_id=str(one.pair.employee_id),
+                status=outcome.status,
+                step=outcome.step,
+                reason=outcome.message,
+                retry_s=one.retry_s,
+            )
+
+    async def owners(self, numbers: Sequence[str]) -> tuple[Owner, ...]:
+        """Return who may be behind these numbers here."""
+        return await self._ledger.owners(self.terminal_id, self.leased.fence, numbers)
+
+    async def verified(
+        self,
+        verdict: PageVerdict,
+        progress: Progress,
+        *,
+        asked_at: float,
+        ended: bool,
+    ) -> None:
+        """Note what a page of a verification showed; see `Ledger.verified`."""
+        with self._lengthening() as lease_s:
+            await self._ledger.verified(
                 self.terminal_id,
                 self.leased.fence,
-                pair,
-                outcome,
-                retry_s=retry_s,
                 lease_s=lease_s,
-                late=late,
+                asked_at=asked_at,
+                confirmed=verdict.confirmed,
+                different=verdict.different,
+                progress=progress,
+                ended=ended,
             )
-        log.info(
-            "pair_synced" if outcome.status == "success" else "pair_not_synced",
-            terminal_id=str(self.terminal_id),
-            employee_id=str(pair.employee_id),
-            status=outcome.status,
-            step=outcome.step,
-            reason=outcome.message,
-            retry_s=retry_s,
-        )
 
     async def remember(self, capabilities: Capabilities) -> None:
         """Have the ledger remember capabilities; raise TerminalReplaced if the hardware is new."""

@@ -14,16 +14,18 @@ from receiver.core.errors import (
     LeaseLost,
     Stopping,
     SupabaseError,
+    TerminalError,
     TerminalReplaced,
     TerminalUnusable,
 )
 from receiver.core.logs import get_logger
-from receiver.core.models import Claim, Rest
+from receiver.core.models import Claim, Progress, Rest
 from receiver.core.settings import Settings
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
 from receiver.sync.push import Pushes
+from receiver.sync.verification import Verifications
 from receiver.sync.visit import Visit, Visits
 
 BATCH = 30
@@ -60,6 +62,7 @@ class Worker:
         gate: Gate,
         visits: Visits,
         pushes: Pushes,
+        verifications: Verifications,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -67,6 +70,7 @@ class Worker:
         self._gate = gate
         self._visits = visits
         self._pushes = pushes
+        self._verifications = verifications
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(settings.device_lanes)
@@ -171,6 +175,14 @@ class Worker:
         else:
             visit.open(terminal)
             await self._pushes.serve(visit, claim.pairs, employees)
+            if claim.verification is not None and visit.resting is None:
+                await self._verify(visit, claim.verification)
+
+    async def _verify(self, visit: Visit, progress: Progress) -> None:
+        try:
+            await self._verifications.go_on(visit, progress)
+        except TerminalError as error:
+            visit.blame(error)
 
     async def _end(self, visit: Visit) -> None:
         await self._visits.end(visit)

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from receiver.core.errors import AnswerUnexplained, NotSupported, TerminalBusy
@@ -20,6 +20,7 @@ MODIFY: Final = (
     Way(method="POST", path=f"{USER_INFO}/Modify"),  # BL
 )
 SEARCH: Final = Way(method="POST", path=f"{USER_INFO}/Search")
+FACES_COUNTED: Final = Way(method="POST", path=f"{USER_INFO}/Search numOfFace")
 SEARCH_BY_NUMBER: Final = Way(method="POST", path=f"{USER_INFO}/Search by EmployeeNoList")
 DELETE_ALL_OF: Final = Way(method="PUT", path=f"{USER_DETAIL}/Delete")
 DELETE_PROCESS: Final = Way(method="GET", path=f"{USER_DETAIL}/DeleteProcess")
@@ -31,6 +32,22 @@ ERASE_POLL_S: Final = 0.3
 SHORT_NAME_BYTES: Final = 32
 """What the shortest name field takes, in UTF-8 (HA, FG); others take 128 (SK)."""
 MAX_PAGES: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some of the persons on a terminal, in its own order."""
+
+    persons: tuple[Found, ...]
+    more: bool
+    """Whether it says that there are more."""
+    total: int
+    """How many it says there are; 0: it does not say."""
+
+
+def new_search() -> str:
+    """Return what tells one search from another; the pages of one have the same."""
+    return uuid.uuid4().hex
 
 
 class Persons:
@@ -116,33 +133,48 @@ class Persons:
 
     async def _pages(self, whom: Mapping[str, Any]) -> AsyncIterator[tuple[Found, ...]]:
         """Yield pages, advancing by what was received; end at an empty, repeated or last one."""
+        search_id = new_search()
+        position = 0
+        last: tuple[Found, ...] = ()
+        for _ in range(MAX_PAGES):
+            page = await self.page(whom, search_id=search_id, position=position)
+            if not page.persons or page.persons == last:
+                return
+            yield page.persons
+            position, last = position + len(page.persons), page.persons
+            if not page.more:
+                return
+
+    async def page(self, whom: Mapping[str, Any], *, search_id: str, position: int) -> Page:
+        """Return the page that begins after so many persons; raises NotSupported as `find` does.
+
+        `whom` narrows the search; empty: everybody.
+        """
         await self._calls.identify()
         if self._calls.lacks(SEARCH):
             raise NotSupported("The terminal cannot be asked whom it holds.").named(
                 self._calls.name
             )
-        search_id = uuid.uuid4().hex
-        position = 0
-        last: tuple[Found, ...] = ()
-        for _ in range(MAX_PAGES):
-            condition = {
-                "searchID": search_id,
-                "searchResultPosition": position,
-                "maxResults": self._calls.capabilities.page,
-                **whom,
-            }
-            answer = await self._calls.call(SEARCH, {"UserInfoSearchCond": condition})
-            if answer.unsupported:
-                await self._calls.note_lack(SEARCH, answer)
-            result = found_in(answer)
-            if result is None:
-                raise self._calls.error(answer)
-            if not result.persons or result.persons == last:
-                return
-            yield result.persons
-            position, last = position + len(result.persons), result.persons
-            if not result.more:
-                return
+        condition = {
+            "searchID": search_id,
+            "searchResultPosition": position,
+            "maxResults": self._calls.capabilities.page,
+            **whom,
+        }
+        answer = await self._calls.call(SEARCH, {"UserInfoSearchCond": condition})
+        if answer.unsupported:
+            await self._calls.note_lack(SEARCH, answer)
+        result = found_in(answer)
+        if result is None:
+            raise self._calls.error(answer)
+        persons = result.persons
+        if self._calls.lacks(FACES_COUNTED):
+            persons = tuple(replace(one, faces=one.faces or None) for one in persons)
+        return Page(persons=persons, more=result.more, total=result.total)
+
+    async def note_faces_uncounted(self) -> None:
+        """Remember that this firmware says of a person with a face that they have none."""
+        await self._calls.note_lack(FACES_COUNTED)
 
     async def _erased(self) -> None:
         """Wait until the terminal says that it is done: it erases in the background (G1 p.86)."""

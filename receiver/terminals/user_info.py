@@ -23,6 +23,8 @@ class SearchResult:
 
     persons: tuple[Found, ...]
     more: bool
+    total: int
+    """How many persons there are in all; 0: it does not say."""
 
 
 def person(employee_no: str, name: str, valid_to: str) -> Mapping[str, Any]:
@@ -66,7 +68,14 @@ def found_in(answer: Answer) -> SearchResult | None:
     return SearchResult(
         persons=tuple(one for one in persons if one.employee_no),
         more=str(result.get("responseStatusStrg", "")).upper() == "MORE",
+        total=_total(result.get("totalMatches")),
     )
+
+
+def _total(value: object) -> int:
+    if isinstance(value, (int, str)) and re.fullmatch("[0-9]{1,9}", str(value)):
+        return int(value)
+    return 0
 
 
 def _found(entry: Mapping[str, Any]) -> Found:

@@ -85,6 +85,10 @@ _PERSON: Final[Json] = {
     "waiting": {"type": "boolean"},
 }
 
+_VERIFIED: Final[Json] = _object(
+    {"persons": _COUNT, "different": _COUNT, "missing": _COUNT, "unknown": _COUNT}
+)
+
 _SCHEMAS: Final[Json] = {
     "Problem": _object(
         {

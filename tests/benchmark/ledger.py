@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from receiver.sandbox.database.postgres import Database, PostgresServer
 from receiver.sandbox.database.project import apply_migrations, create_project
@@ -42,14 +43,21 @@ class Receiver:
 
     def claim(self) -> list[dict[str, Any]]:
         """Claim a batch."""
-        return self.call("claim", self._name, LEASE_S, BATCH)
+        return self.call("claim", self._name, LEASE_S, BATCH, 900.0, None, None)
 
     def record(self, pair: dict[str, Any]) -> None:
         """Record one pair as brought there, under a number of its own."""
-        of_terminal = (pair["terminal_id"], pair["fence"], LEASE_S)
-        of_pair = (pair["employee_id"], pair["version"], "success", "done", "message")
-        number = str(pair["employee_id"])
-        self.call("record", *of_terminal, *of_pair, number, "fingerprint", None)
+        outcome = {
+            "employee_id": str(pair["employee_id"]),
+            "version": pair["version"],
+            "status": "success",
+            "step": "done",
+            "message": "message",
+            "employee_no": str(pair["employee_id"]),
+            "photo": "fingerprint",
+            "confirmed_ago": 0,
+        }
+        self.call("record", pair["terminal_id"], pair["fence"], LEASE_S, Jsonb([outcome]))
 
     def release(self, pair: dict[str, Any]) -> None:
         """Give the terminal back."""

@@ -145,6 +145,32 @@ async def test_where_all_is_well_every_line_says_so_and_the_exit_code_is_0(world
     assert all("DS-K1T342MFWX-E1, firmware V4.39.0" in line for line in devices)
 
 
+async def test_a_verification_is_told_with_what_it_found_and_missed_when_it_is_late(
+    world: World,
+) -> None:
+    await check(world)  # the terminals are in the ledger from now on
+    await world.execute(
+        "update hikvision_sync.terminals set verified_at = now() - interval '2 hours',"
+        " verify_began_at = now() - interval '2 hours', verified ="
+        """ '{"persons": 1234, "different": 2, "missing": 1, "unknown": 7}'"""
+    )
+    said = await check(world)
+    assert said.code == 0
+    [line, _] = [line for line in said.well if line.startswith("✓ people on ")]
+    assert "2 h 0 min ago: 1,234 there, 3 put right, 7 unknown to HR" in line
+    said = await check(world, VERIFY_HOURS="0.5")
+    assert len(said.faults) == 2
+    assert "was asked for everybody 2 h 0 min ago, and should be every 30 min" in said.faults[0]
+
+
+async def test_receivers_with_different_policies_for_leavers_are_named(world: World) -> None:
+    await world.execute(
+        "insert into hikvision_sync.receivers (receiver, policy) values ('a', 'expire'),"
+        " ('b', 'delete')"
+    )
+    assert_only_fault(await check(world), "leaver_policy", "(delete, expire)", "restart them")
+
+
 async def test_a_legacy_key_passes_the_check(world: World) -> None:
     said = await check(world, SUPABASE_SERVICE_ROLE_KEY=world.supabase.service_role_key)
     assert said.code == 0

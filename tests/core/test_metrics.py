@@ -74,6 +74,7 @@ def standing(terminal_id: UUID, *, rests_for: str | None = None) -> Standing:
         terminal_id=terminal_id,
         pairs={"in_step": 1, "wanted": 0, "failed": 0},
         oldest_wanted_s=0.0,
+        confirmed_s=3.0,
         rests_for=rests_for,
     )
 
@@ -139,7 +140,7 @@ async def test_terminals_and_reasons_that_are_gone_leave_nothing_behind() -> Non
         why = ("busy", "timeout", "login")[round_ % 3]
         standings = [standing(uuid4(), rests_for=why) for _ in range(3)]
         sizes.add(sum("device_id=" in line for line in (await scrapes.text()).decode().split("\n")))
-    assert sizes == {3 * 5}
+    assert sizes == {3 * 6}
 
 
 def test_two_receivers_in_one_process_count_for_themselves() -> None:

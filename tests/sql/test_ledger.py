@@ -1,7 +1,7 @@
 """The ledger's functions, called as the receiver calls them, on both servers."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,25 +29,47 @@ class Receiver:
         statement = f"select * from public.hikvision_sync_{verb}({places})"
         return self.connection.execute(statement.encode(), arguments).fetchall()
 
-    def claim(self, limit: int = 100, lease_s: float = 60) -> list[Row]:
-        return self.call("claim", self.name, lease_s, limit)
+    def claim(
+        self,
+        limit: int = 100,
+        lease_s: float = 60,
+        *,
+        look_s: float = 900,
+        verify_s: float | None = None,
+        policy: str | None = None,
+    ) -> list[Row]:
+        return self.call("claim", self.name, lease_s, limit, look_s, verify_s, policy)
 
-    def record(self, row: Row, status: str = "success", retry_s: float | None = None) -> bool:
-        held = self.call(
-            "record",
-            row["terminal_id"],
-            row["fence"],
-            60,
-            row["employee_id"],
-            row["version"],
-            status,
-            "done",
-            "message",
-            "1000",
-            "fingerprint",
-            retry_s,
-        )
+    def record(
+        self, row: Row, status: str = "success", retry_s: float | None = None, **changes: Any
+    ) -> bool:
+        outcome = {
+            "employee_id": str(row["employee_id"]),
+            "version": row["version"],
+            "status": status,
+            "step": "done",
+            "message": "message",
+            "employee_no": "1000",
+            "photo": "fingerprint",
+            "retry_seconds": retry_s,
+            "confirmed_ago": 0 if status == "success" else None,
+        }
+        return self.record_all(row, {**outcome, **changes})
+
+    def record_all(self, lease: Row, *outcomes: dict[str, Any]) -> bool:
+        written = psycopg.types.json.Jsonb(list(outcomes))
+        held = self.call("record", lease["terminal_id"], lease["fence"], 60, written)
         return bool(held[0]["held"])
+
+    def due(
+        self, terminal: str, fence: int, limit: int = 100, besides: Sequence[str] = ()
+    ) -> list[Row]:
+        found = self.call("due", terminal, fence, limit, list(besides))
+        return [{**row, "terminal_id": terminal, "fence": fence} for row in found]
+
+    def take(self, terminal: str, fence: int, employee: str) -> list[Row]:
+        found = self.call("take", terminal, fence, 60, employee)
+        return [{**row, "terminal_id": terminal, "fence": fence} for row in found]
 
     def release(
         self,
@@ -479,11 +501,12 @@ def test_a_terminal_that_is_leased_already_says_what_else_is_due_there(
     first, _ = install_terminals(project, 2)
     [lease] = a.call("lease", "a", first, 60)
     [employee] = hire(project)
-    [due] = a.call("due", first, lease["fence"], 10)
+    assert a.due(first, lease["fence"], besides=[employee]) == []  # it is in hand
+    [due] = a.due(first, lease["fence"])
     assert (str(due["employee_id"]), due["version"]) == (employee, 1)
     assert a.record(due)
-    assert a.call("due", first, lease["fence"], 10) == []
-    assert a.call("due", first, lease["fence"] + 1, 10) == []
+    assert a.due(first, lease["fence"], 10) == []
+    assert a.due(first, lease["fence"] + 1, 10) == []
 
 
 def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
@@ -493,15 +516,19 @@ def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
     project.run("alter table angajati disable trigger hikvision_sync_inserted")
     [employee] = hire(project)
     [lease] = a.call("lease", "a", terminal, 60)
-    assert a.call("take", terminal, lease["fence"] + 1, employee) == []
-    [taken] = a.call("take", terminal, lease["fence"], employee)
-    a.release(taken)  # as a receiver that is stopped in the middle does
+    assert a.take(terminal, lease["fence"] + 1, employee) == []
+    [taken] = a.take(terminal, lease["fence"], employee)
+    [seen] = a.call("pairs", terminal, lease["fence"], [employee])
+    assert (seen["version"], seen["was_wanted"]) == (taken["version"], True)
+    a.release(
+        {"terminal_id": terminal, **lease}
+    )  # as a receiver that is stopped in the middle does
     [claimed] = b.claim()
     assert (str(claimed["employee_id"]), claimed["version"]) == (employee, taken["version"])
     b.record(claimed)
     b.release(claimed)
     [lease] = a.call("lease", "a", terminal, 60)
-    [again] = a.call("take", terminal, lease["fence"], employee)
+    [again] = a.take(terminal, lease["fence"], employee)
     assert again["version"] == claimed["version"] + 1
     a.record(again)
     a.release(again)
@@ -558,7 +585,7 @@ def test_a_number_that_is_noted_is_known_and_belongs_to_one_employee_alone(
     assert not intend(first, fence_off=1)["held"]
     held = {
         r["employee_id"]: (r["employee_no"], r["photo"])
-        for r in a.call("due", first["terminal_id"], first["fence"], 10)
+        for r in a.due(first["terminal_id"], first["fence"], 10)
     }
     assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "unknown")}
 
@@ -763,7 +790,7 @@ def test_a_terminal_is_identified_again_after_a_while_a_failure_and_a_change_of_
     meet(a, {"terminal_id": terminal, **leased}, "A1")
     a.release({"terminal_id": terminal, **leased})
     assert a.claim() == []
-    [row] = a.call("claim", "a", 60, 20, 0)  # identify at every claim
+    [row] = a.claim(20, look_s=0)  # identify at every claim
     assert row["look"]
     assert row["employee_id"] is None
     a.release(row)
@@ -797,20 +824,17 @@ def test_other_hardware_behind_a_row_starts_its_ledger_again(project: Project, a
         meet(a, met[0], f"serial of {met[0]['terminal_id']}")
     [first] = [met for met in rows if str(met[0]["terminal_id"]) == terminal]
     for place, row in enumerate(row for met in rows for row in met):
-        a.call(
-            *("record", row["terminal_id"], row["fence"], 60, row["employee_id"], row["version"]),
-            *("success", "done", "message", str(1000 + place), "fingerprint", None),
-        )
+        a.record(row, employee_no=str(1000 + place))
     project.run("update angajati set status = 'inactiv' where id = %s", staff[0])
-    assert names(a.call("due", terminal, first[0]["fence"], 100)) == {staff[0]}
+    assert names(a.due(terminal, first[0]["fence"], 100)) == {staff[0]}
     assert meet(a, first[0], "B2") == {"held": True, "replaced": True}
     assert meet(a, first[0], "B2") == {"held": True, "replaced": True}  # its answer got lost
-    due = a.call("due", terminal, first[0]["fence"], 100)
+    due = a.due(terminal, first[0]["fence"], 100)
     assert names(due) == set(staff)  # the leaver too: the people on it are unknown
     assert {row["photo"] for row in due} == {"unknown"}
     assert None not in {row["employee_no"] for row in due}
     other = rows[0] if rows[1] is first else rows[1]
-    assert names(a.call("due", other[0]["terminal_id"], other[0]["fence"], 9)) == {staff[0]}
+    assert names(a.due(other[0]["terminal_id"], other[0]["fence"], 9)) == {staff[0]}
 
 
 def test_a_serial_number_that_is_not_told_replaces_nothing(project: Project, a: Receiver) -> None:
@@ -833,3 +857,185 @@ def test_a_receiver_that_shows_an_old_fence_remembers_no_device(
     assert meet(a, {**row, "fence": row["fence"] - 1}, "A1") == {"held": False, "replaced": False}
     [row] = project.run("select device from hikvision_sync.terminals")
     assert row["device"] is None
+
+
+# Verification
+
+
+def verified(  # noqa: PLR0913 - a page
+    receiver: Receiver,
+    row: Row,
+    *,
+    confirmed: Sequence[Row] = (),
+    different: Sequence[dict[str, Any]] = (),
+    state: dict[str, Any] | None = None,
+    found: dict[str, Any] | None = None,
+) -> bool:
+    """Note a page; without a state it was the last one."""
+    known = [{"employee_id": str(r["employee_id"]), "version": r["version"]} for r in confirmed]
+    held = receiver.call(
+        "verified",
+        *(row["terminal_id"], row["fence"], 60, 0),
+        *map(psycopg.types.json.Jsonb, (known, list(different))),
+        None if state is None else psycopg.types.json.Jsonb(state),
+        psycopg.types.json.Jsonb(found or {}),
+    )
+    return bool(held[0]["held"])
+
+
+def staffed(project: Project, receiver: Receiver, count: int = 2) -> list[Row]:
+    """Have so many people with numbers on one terminal, as the terminal said long ago."""
+    install_terminals(project, 1)
+    ids = hire(project, count)
+    for place, id_ in enumerate(ids):
+        project.run(
+            "insert into angajati_biometrie (angajat_id, employee_no) values (%s, %s)",
+            id_,
+            1000 + place,
+        )
+    rows = receiver.claim()
+    for row in rows:
+        number = ids.index(str(row["employee_id"])) + 1000
+        receiver.record(row, employee_no=str(number), confirmed_ago=3600)
+    receiver.release(rows[0])
+    project.run("update hikvision_sync.terminals set verify_began_at = null")
+    return rows
+
+
+def test_a_verification_waits_for_every_edit_and_goes_on_where_it_was(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    staff = staffed(project, a)
+    [page] = a.claim(verify_s=3600)
+    assert (page["employee_id"], page["verification"]) == (None, {})
+    state = {"position": 30}
+    assert verified(a, page, confirmed=staff[:1], state=state)
+    a.release(page)
+    project.run("update angajati set nume = 'nou' where id = %s", staff[1]["employee_id"])
+    [edit] = b.claim(verify_s=3600)
+    assert edit["employee_id"] == staff[1]["employee_id"]
+    assert edit["verification"] is None
+    b.record(edit, employee_no="1001", confirmed_ago=0)
+    b.release(edit)
+    [page] = b.claim(verify_s=3600)
+    assert (page["employee_id"], page["verification"]) == (None, state)
+    assert not verified(a, {**page, "fence": page["fence"] - 1}, state={})
+    assert verified(b, page, found={"persons": 2, "different": 0, "unknown": 0})
+    b.release(page)
+    assert b.claim(verify_s=3600) == []
+    [terminal] = project.run("select verified from hikvision_sync.terminals")
+    assert terminal["verified"] == {"persons": 2, "different": 0, "unknown": 0, "missing": 0}
+
+
+def test_a_verification_is_no_work_without_a_time_for_it(project: Project, a: Receiver) -> None:
+    staffed(project, a)
+    assert a.claim() == []
+
+
+def test_whom_no_page_showed_is_wanted_when_the_verification_is_over(
+    project: Project, a: Receiver
+) -> None:
+    staff = staffed(project, a, 3)
+    project.run("alter table angajati disable trigger user")
+    project.run("alter table angajati_biometrie disable trigger user")
+    [unseen] = hire(project)
+    project.run("insert into angajati_biometrie values (gen_random_uuid(), %s, 1009)", unseen)
+    [page] = a.claim(verify_s=3600)
+    wrong = {"employee_id": str(staff[1]["employee_id"]), "number": "1001", "leaves": False}
+    verified(a, page, confirmed=staff[:1], different=[wrong])
+    due = a.due(page["terminal_id"], page["fence"])
+    missing = {str(staff[1]["employee_id"]), str(staff[2]["employee_id"]), unseen}
+    assert names(due) == missing
+    assert {row["in_doubt"] for row in due} == {True}
+
+
+def test_an_edit_since_a_page_was_asked_for_is_not_confirmed(project: Project, a: Receiver) -> None:
+    staff = staffed(project, a, 1)
+    [page] = a.claim(verify_s=3600)
+    project.run("update angajati set nume = 'nou'")
+    assert len(a.due(page["terminal_id"], page["fence"])) == 1
+    verified(a, page, confirmed=staff)
+    [pair] = project.run(
+        "select confirmed_at < now() - interval '1 minute' as old, * from hikvision_sync.pairs"
+    )
+    assert (pair["old"], pair["wanted"] > pair["done"]) == (True, True)
+
+
+def test_rows_that_nothing_needs_any_more_are_forgotten_and_numbers_are_not(
+    project: Project, a: Receiver
+) -> None:
+    staff = staffed(project, a)
+    install_terminals(project, 1)
+    project.run("delete from dispozitive_pontaj where id = %s", staff[0]["terminal_id"])
+    project.run("update hikvision_sync.terminals set verify_began_at = null")
+    project.run("delete from hikvision_sync.edits")
+    project.run(
+        "insert into hikvision_sync.terminals (terminal_id, verify_began_at)"
+        " select id, null from dispozitive_pontaj on conflict do nothing"
+    )
+    [page] = a.claim(verify_s=3600)
+    verified(a, page)
+    assert (
+        project.run(
+            "select 1 from hikvision_sync.pairs where terminal_id = %s", staff[0]["terminal_id"]
+        )
+        == []
+    )
+    assert len(project.run("select 1 from hikvision_sync.terminals")) == 1
+    assert len(project.run("select 1 from hikvision_sync.numbers")) == 2
+
+
+# The policy for leavers
+
+
+def test_a_receiver_with_another_policy_wants_who_left_and_may_be_there(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    staff = staffed(project, a)
+    left = str(staff[0]["employee_id"])
+    assert a.claim(policy="keep") == []
+    project.run("update angajati set status = 'inactiv' where id = %s", left)
+    [row] = a.claim(policy="keep")
+    a.record(row, employee_no="1000")
+    a.release(row)
+    assert a.claim(policy="keep") == []
+    rows = b.claim(policy="expire")
+    assert names(rows) == {left}
+    b.record(rows[0], employee_no="1000")
+    b.release(rows[0])
+    for receiver, policy in ((a, "keep"), (b, "expire")) * 2:  # they take no turns at it
+        assert receiver.claim(policy=policy) == []
+    fault = "select hikvision_sync.fault_of_policies() as it"
+    assert "different ones (expire, keep)" in project.run(fault)[0]["it"]
+    project.run(
+        "update hikvision_sync.receivers set seen_at = now() - interval '1 hour'"
+        " where policy = 'keep'"
+    )
+    assert project.run(fault) == [{"it": None}]
+
+
+# The memory of hardware
+
+
+def test_hardware_that_comes_back_behind_another_row_is_remembered(
+    project: Project, a: Receiver
+) -> None:
+    [row] = staffed(project, a, 1)
+    [lease] = a.call("lease", "a", row["terminal_id"], 60)
+    at = {"terminal_id": row["terminal_id"], **lease}
+    assert meet(a, at, "HW1") == {"held": True, "replaced": True}  # people are known there
+    a.release(at)
+    project.run("delete from dispozitive_pontaj")
+    project.run("delete from angajati")
+    project.run("delete from hikvision_sync.pairs")
+    [terminal] = install_terminals(project, 1)
+    [lease] = a.call("lease", "a", terminal, 60)
+    at = {"terminal_id": terminal, **lease}
+    assert meet(a, at, "HW1") == {"held": True, "replaced": True}
+    [pair] = a.due(terminal, lease["fence"])
+    assert (pair["employee_id"], pair["employee_no"]) == (row["employee_id"], "1000")
+    assert a.record({**at, **pair}, employee_no=None)
+    assert meet(a, at, "HW1")["replaced"]  # its answer got lost
+    a.release(at)
+    [lease] = a.call("lease", "a", terminal, 60)
+    assert not meet(a, {"terminal_id": terminal, **lease}, "HW1")["replaced"]

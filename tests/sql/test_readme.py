@@ -26,12 +26,13 @@ def busy_database(migrated_database: Database) -> Database:
     with Project(migrated_database) as project:
         project.run("insert into dispozitive_pontaj (ip_address) values ('10.0.0.1')")
         project.run("insert into angajati (nume, prenume) values ('Popescu', 'Ion')")
-        [pair] = project.run("select * from hikvision_sync_claim('a', 60, 10)")
+        [pair] = project.run("select * from hikvision_sync_claim('a', 60, 10, 900, null, null)")
         lease = (pair["terminal_id"], pair["fence"])
         project.run("select hikvision_sync_meet(%s, %s, 60, '{}')", *lease)
         project.run(
-            "select hikvision_sync_record(%s, %s, 60, %s, %s, 'fatal', 'person', 'why',"
-            " null, null, 30)",
+            "select hikvision_sync_record(%s, %s, 60, jsonb_build_array(jsonb_build_object("
+            "'employee_id', %s::uuid, 'version', %s::bigint, 'status', 'fatal', 'step', 'person',"
+            " 'message', 'why', 'retry_seconds', 30)))",
             *(*lease, pair["employee_id"], pair["version"]),
         )
         project.run("select hikvision_sync_release(%s, %s, 0, 1, 60, 'why', false)", *lease)

@@ -285,7 +285,9 @@ def test_hr_saves_through_an_api_role_that_sees_nothing_of_ours(signed_project: 
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"select * from {ours}".encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("select * from public.hikvision_sync_claim('me', 20, 1)")
+            connection.execute(
+                "select * from public.hikvision_sync_claim('me', 20, 1, 900, null, null)"
+            )
     assert len(signed_project.edits()) == 1
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.types.json
 import pytest
 from psycopg.rows import dict_row
 
@@ -93,6 +94,15 @@ select 'relation', oid::regclass::text from pg_class
 where relnamespace::regnamespace::text !~ '^(pg_|information)'
 order by 1, 2
 """
+
+OURS = """
+select oid::regclass::text as what from pg_class
+where relnamespace = 'hikvision_sync'::regnamespace and relkind = 'r'
+union all
+select oid::regprocedure::text from pg_proc
+where pronamespace = 'hikvision_sync'::regnamespace or proname like 'hikvision\\_sync\\_%'
+"""
+RECORD_MANY = "hikvision_sync_record(uuid,bigint,double precision,jsonb)"
 
 Files = dict[str, list[str]]
 
@@ -176,6 +186,24 @@ class Company:
         statement = f"select * from public.hikvision_sync_{verb}({places})"
         return self._receiver.execute(statement.encode(), given).fetchall()
 
+    def claim(self, receiver: str, lease_s: float) -> list[Row]:
+        """Claim as every version does."""
+        return self.call("claim", receiver, lease_s, 100, 900, None, None)
+
+    def record(self, row: Row) -> None:
+        """Record that a pair is on its terminal as number 1000, as every version does."""
+        at = (row["terminal_id"], row["fence"], 600)
+        pair = {"employee_id": str(row["employee_id"]), "version": row["version"]}
+        outcome = {"status": "success", "step": "done", "message": "message"}
+        held = {"employee_no": "1000", "photo": "face"}
+        if self.hr.run("select to_regprocedure(%s) as it", RECORD_MANY)[0]["it"]:
+            written = psycopg.types.json.Jsonb([{**pair, **outcome, **held}])
+            found = self.call("record", *at, written)
+        else:
+            said = {**pair, **outcome, **held}
+            found = self.call("record", *at, *said.values(), None)
+        assert found == [{"held": True}]
+
     def begin(self) -> None:
         """Let this version's own triggers and functions write the rows.
 
@@ -190,15 +218,14 @@ class Company:
             " insert into angajati_biometrie (angajat_id) select id from hired"
         )
         self.employees = [row["id"] for row in self.hr.run("select id from angajati order by nume")]
-        rows = self.call("claim", "old", 600, 100)
+        rows = self.claim("old", 600)
         self.first = rows[0]["terminal_id"]
         [row] = [row for row in rows if row["employee_id"] == self.employees[0]]
         lease = (row["terminal_id"], row["fence"])
         no_rest = (0, 0, None, None, False)
-        pair = (row["employee_id"], row["version"], "success", "done", "message", "1000", "face")
-        assert self.call("record", *lease, 600, *pair, None) == [{"held": True}]
+        self.record(row)
         assert self.call("release", *lease, *no_rest) == [{"held": True}]
-        [second, *_] = self.call("claim", "old", 600, 100)
+        [second, *_] = self.claim("old", 600)
         self.lease = (second["terminal_id"], second["fence"])
         self.save("B", self.employees[1])
 
@@ -251,10 +278,10 @@ def test_an_upgrade_loses_no_row_and_what_was_wanted_can_be_claimed(company: Com
             for row, old in zip(rows, before[table], strict=True)
         ] == before[table]
     [held, wanted, also_wanted] = company.employees
-    rows = company.call("claim", "new", 60, 100)
+    rows = company.claim("new", 60)
     assert {row["terminal_id"] for row in rows} == {company.first}
     assert {row["employee_id"]: row["version"] for row in rows} == {wanted: 2, also_wanted: 1}
-    assert company.call("claim", "new", 60, 100) == []  # the other one is still leased
+    assert company.claim("new", 60) == []  # the other one is still leased
     assert company.call("renew", *company.lease, 60) == [{"held": True}]
     numbers = company.call("held", company.first, None, 100)
     assert {row["employee_id"]: row["employee_no"] for row in numbers} == {
@@ -273,11 +300,7 @@ def test_hr_can_save_between_any_two_files_of_an_upgrade_and_is_heard(company: C
         assert len(company.hr.edits()) == edits + 1, path.name
         assert len(company.hr.queued()) == sent + 1, path.name
     assert warnings == []
-    [row] = [
-        row
-        for row in company.call("claim", "new", 60, 100)
-        if row["employee_id"] == company.employees[0]
-    ]
+    [row] = [row for row in company.claim("new", 60) if row["employee_id"] == company.employees[0]]
     assert (row["employee_no"], row["photo"]) == ("1000", "face")
     assert row["version"] > 1
 
@@ -303,6 +326,40 @@ def test_uninstall_leaves_nothing_behind_and_may_run_twice(each_database: Databa
             apply_file(each_database.owner_dsn, MIGRATIONS / "uninstall.sql")
             assert project.run(EVERYTHING) == before
         project.run("insert into angajati (nume) values ('after')")
+
+
+def test_uninstall_keeps_which_numbers_are_on_which_hardware_for_the_next_installation(
+    migrated_database: Database,
+) -> None:
+    company = Company(migrated_database)
+    company.begin()
+    known = company.hr.run("select * from hikvision_sync.numbers")
+    assert [row["employee_no"] for row in known] == ["1000"]
+    for _ in range(2):
+        apply_file(migrated_database.owner_dsn, MIGRATIONS / "uninstall.sql")
+        assert company.hr.run("select * from hikvision_sync.numbers") == known
+        assert company.hr.run(OURS) == [{"what": "hikvision_sync.numbers"}]
+    company.hr.run("delete from angajati where id = %s", company.employees[0])
+    apply_migrations(migrated_database)
+    company.hr.run("delete from hikvision_sync.edits")
+    company.hr.run("update dispozitive_pontaj set status = 'activ'")
+    terminal = known[0]["hardware"]  # it never said its serial
+    company.hr.run("insert into hikvision_sync.terminals (terminal_id) values (%s)", terminal)
+    device = psycopg.types.json.Jsonb({"serial": "A1"})
+    company.hr.run("update hikvision_sync.terminals set fence = 1, leased_by = 'a'")
+    assert company.call("meet", terminal, 1, 60, device) == [{"held": True, "replaced": True}]
+    [pair] = company.hr.run("select * from hikvision_sync.pairs")
+    assert (pair["employee_no"], pair["leaves"], pair["wanted"] > pair["done"]) == (
+        *("1000", True, True),
+    )
+    company.close()
+
+
+@pytest.mark.parametrize("old_files", [max(VERSIONS)], indirect=True)
+def test_uninstall_keeps_what_the_newest_earlier_version_knew(company: Company) -> None:
+    apply_file(company.hr.database.owner_dsn, MIGRATIONS / "uninstall.sql")
+    [known] = company.hr.run("select * from hikvision_sync.numbers")
+    assert (known["employee_no"], known["employee_id"]) == ("1000", company.employees[0])
 
 
 def test_applying_todays_files_again_changes_nothing(each_migrated_database: Database) -> None:

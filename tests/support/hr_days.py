@@ -25,12 +25,13 @@ from receiver import services
 from receiver.core import settings
 from receiver.core.models import LeaverPolicy
 from receiver.core.settings import Settings
+from receiver.photos import album
 from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
-from receiver.sync import consequences, push, visit, worker
+from receiver.sync import consequences, photo_watch, rules, visit, worker
 from receiver.terminals import persons
 
 Row = dict[str, Any]
@@ -52,9 +53,11 @@ def short_pauses() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consequences, "TERMINAL_RESTS_S", (0.03, 0.06, 0.12, 0.2))
         patch.setattr(consequences, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
-        patch.setattr(push, "UNREAD_S", 0.2)
+        patch.setattr(rules, "BUSY_FACE_PAUSES_S", (0.0, 0.01, 0.02))
         patch.setattr(settings, "FACE_TIMEOUT_S", 5.0)
         patch.setattr(visit, "LEASE_PAUSE_S", 0.02)
+        patch.setattr(photo_watch, "TURN_S", 0.1)
+        patch.setattr(album, "CACHED_FOR_S", 0.05)
         patch.setattr(worker, "MAKE_WAY_S", 0.04)
         patch.setattr(persons, "ERASE_POLL_S", 0.01)
         # Most of a day would go into this: httpcore looks for sniffio at every request, and every
@@ -93,6 +96,7 @@ class Company:
         self._serials = itertools.count(1)
         self._strangers: list[dict[str, Person]] = []
         self._brought: list[set[str]] = []
+        self._backups: dict[int, tuple[str, dict[str, Person]]] = {}
         self._seen_before: list[tuple[int, int, int, int]] = []
         self.rows: dict[int, Row] = {}
         self.off: set[int] = set()
@@ -115,10 +119,12 @@ class Company:
         for table in (
             *("public.angajati", "public.angajati_biometrie", "public.dispozitive_pontaj"),
             *("hikvision_sync.edits", "hikvision_sync.pairs", "hikvision_sync.terminals"),
+            *("hikvision_sync.numbers", "hikvision_sync.receivers", "hikvision_sync.photos"),
         ):
             await self.run(f"delete from {table}")
         await self.run("alter sequence public.angajati_employee_no_seq restart")
         self.people, self.rows, self.off = [], {}, set[int]()
+        self._backups = {}
         self.wrong_passwords, self.addresses_moved = 0, False
         self._strangers = [{} for _ in self.world.sites]
         self._brought = [set() for _ in self.world.sites]
@@ -135,6 +141,18 @@ class Company:
         self.logged = self._logs.enter_context(capture_logs())
         for _ in range(receivers):
             await self.start_receiver()
+
+    def verify_every(self, seconds: float) -> None:
+        """Have each terminal asked for everybody so often, by receivers that start from now on."""
+        self._settings = replace(self._settings, verify_hours=seconds / 3600)
+
+    async def change_policy(self, policy: LeaverPolicy) -> None:
+        """Have leavers treated so by receivers that start from now on."""
+        self._settings = replace(self._settings, leaver_policy=policy)
+
+    def swap_places(self, one: int, other: int) -> None:
+        """Let the row of one place be that of the other, whose hardware it has now."""
+        self.rows[other] = self.rows.pop(one)
 
     async def end_day(self) -> None:
         """Stop the receivers and count their work; fail if anything happened that never may."""
@@ -336,6 +354,69 @@ class Company:
         terminal.persons.update(copy.deepcopy(dict(memory or {})))
         if place not in self.off:
             await terminal.switch_on()
+
+    async def enter_anew(self, place: int) -> None:
+        """Delete the row of a terminal, and enter the same hardware again."""
+        await self.run("delete from dispozitive_pontaj where id = %s", self.rows.pop(place)["id"])
+        self.addresses_moved = True  # a visit under the old row may still be there
+        await self.add_terminal(place)
+
+    # What no edit tells: done behind the receivers' back
+
+    def can_be_asked(self, place: int) -> bool:
+        """Return whether a harm there can be noticed at all."""
+        return self.terminals[place].profile.has_search
+
+    def people_at(self, place: int) -> list[str]:
+        """Return the numbers on a terminal that are not its strangers'."""
+        strangers = self._strangers[place]
+        return [number for number in self.terminals[place].persons if number not in strangers]
+
+    def reset(self, place: int) -> None:
+        """Take everybody of ours off a terminal."""
+        for number in self.people_at(place):
+            del self.terminals[place].persons[number]
+
+    def back_up(self, place: int) -> None:
+        """Keep what a terminal holds now."""
+        terminal = self.terminals[place]
+        self._backups[place] = terminal.serial, copy.deepcopy(dict(terminal.persons))
+
+    def give_back(self, place: int) -> None:
+        """Give a terminal back what was kept, unless other hardware hangs there."""
+        terminal = self.terminals[place]
+        serial, persons = self._backups.get(place, ("", {}))
+        if serial == terminal.serial:
+            terminal.persons.clear()
+            terminal.persons.update(copy.deepcopy(persons))
+
+    def change_at(self, place: int, who: int, how: int) -> None:
+        """Change one person at a terminal."""
+        numbers = self.people_at(place)
+        if not numbers:
+            return
+        person = self.terminals[place].persons[numbers[who % len(numbers)]]
+        match how % 4:
+            case 0:
+                person.name = "Altcineva"
+            case 1:
+                person.face = None
+            case 2:
+                person.enabled = not person.enabled
+            case _:
+                del self.terminals[place].persons[person.employee_no]
+
+    @asynccontextmanager
+    async def unseen(self) -> AsyncIterator[None]:
+        """Let edits be made while no trigger is on, as by a restore."""
+        tables = ("angajati", "angajati_biometrie")
+        for table in tables:
+            await self.run(f"alter table {table} disable trigger user")
+        try:
+            yield
+        finally:
+            for table in tables:
+                await self.run(f"alter table {table} enable trigger user")
 
     async def switch_off(self, place: int) -> None:
         """Cut a terminal's power; `switch_on` and `repair_all` give it back."""

@@ -1,7 +1,7 @@
 """A ledger that takes notes, and knows the owner of each number."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from receiver.core.models import (
     Leased,
     Outcome,
     Pair,
+    Recorded,
     Rest,
 )
 
@@ -26,6 +27,8 @@ class Note:
     employee_id: UUID
     outcome: Outcome
     retry_s: float | None
+    confirmed: bool
+    """Whether the terminal itself said so."""
 
 
 @dataclass
@@ -35,7 +38,6 @@ class NotedLedger:
     owners: dict[str, UUID] = field(default_factory=dict)
     held: dict[UUID, Held] = field(default_factory=dict)
     recorded: list[Note] = field(default_factory=list)
-    late: list[bool] = field(default_factory=list)
     learnt: list[Capabilities] = field(default_factory=list)
     released: list[tuple[int, Rest | None]] = field(default_factory=list)
     fails: SupabaseError | LeaseLost | None = None
@@ -47,8 +49,8 @@ class NotedLedger:
     lost: bool = False
     edited: tuple[Pair, ...] = ()
     on_due: Callable[[], object] | None = None
-    recording: list[UUID] = field(default_factory=list)
-    at_once: list[int] = field(default_factory=list)
+    taken: list[UUID] = field(default_factory=list)
+    """Whose pairs a button wanted."""
 
     def of(self, employee: Employee) -> list[Note]:
         return [note for note in self.recorded if note.employee_id == employee.id]
@@ -64,25 +66,20 @@ class NotedLedger:
         return owner not in (None, employee_id)
 
     async def record(
-        self,
-        _t: UUID,
-        _f: int,
-        pair: Pair,
-        outcome: Outcome,
-        *,
-        retry_s: float | None,
-        lease_s: float,
-        late: bool = False,
+        self, _t: UUID, _f: int, recorded: Sequence[Recorded], *, lease_s: float
     ) -> None:
         assert lease_s > 0
         if self.lost:
             raise LeaseLost
-        self.recording.append(pair.employee_id)
-        self.at_once.append(len(self.recording))
         await asyncio.sleep(0)
-        self.recording.remove(pair.employee_id)
-        self.late.append(late)
-        self.recorded.append(Note(employee_id=pair.employee_id, outcome=outcome, retry_s=retry_s))
+        for one in recorded:
+            note = Note(
+                employee_id=one.pair.employee_id,
+                outcome=one.outcome,
+                retry_s=one.retry_s,
+                confirmed=one.confirmed_at is not None,
+            )
+            self.recorded.append(note)
 
     async def meet(self, _t: UUID, _f: int, capabilities: Capabilities, *, lease_s: float) -> bool:
         assert lease_s > 0
@@ -103,16 +100,34 @@ class NotedLedger:
         )
         return LeaseAnswer(state="leased", leased=leased)
 
-    async def take(self, _t: UUID, _f: int, employee_id: UUID) -> Pair:
+    async def pairs(self, _t: UUID, _f: int, employee_ids: Sequence[UUID]) -> tuple[Pair, ...]:
+        return tuple(
+            Pair(
+                employee_id=id_,
+                version=1,
+                attempts=0,
+                held=self.held.get(id_, Held()),
+                was_wanted=False,
+            )
+            for id_ in employee_ids
+        )
+
+    async def take(self, _t: UUID, _f: int, employee_id: UUID, *, lease_s: float) -> Pair:
+        assert lease_s > 0
+        self.taken.append(employee_id)
         return Pair(
             employee_id=employee_id, version=1, attempts=0, held=self.held.get(employee_id, Held())
         )
 
-    async def due(self, _t: UUID, _f: int, *, limit: int) -> tuple[Pair, ...]:
+    async def due(
+        self, _t: UUID, _f: int, *, limit: int, besides: Sequence[UUID] = ()
+    ) -> tuple[Pair, ...]:
         assert limit > 0
-        due, self.edited = self.edited, ()
-        if due and self.on_due:
-            self.on_due()
+        due = tuple(pair for pair in self.edited if pair.employee_id not in besides)
+        if due and not besides:
+            self.edited = ()
+            if self.on_due:
+                self.on_due()
         return due
 
     async def release(self, _t: UUID, fence: int, *, rest: Rest | None, **_: Any) -> None:

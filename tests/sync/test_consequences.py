@@ -81,7 +81,10 @@ DECISIONS: dict[type[TerminalError], tuple[Retry, Retry]] = {
         Retry(pair_s=PAIR, terminal_s=TERMINAL),
         Retry(pair_s=PAIR, terminal_s=TERMINAL),
     ),
-    TerminalBusy: (Retry(pair_s=0, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
+    TerminalBusy: (
+        Retry(pair_s=0, terminal_s=TERMINAL),
+        Retry(pair_s=TERMINAL_RESTS_S[0], terminal_s=None),
+    ),
     LoginRefused: (Retry(pair_s=0, terminal_s=LOGIN_REST_S), Retry(pair_s=PAIR, terminal_s=None)),
     TerminalFull: (Retry(pair_s=PAIR, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
     TerminalRefused: (Retry(pair_s=PAIR, terminal_s=TERMINAL), Retry(pair_s=PAIR, terminal_s=None)),
@@ -130,9 +133,15 @@ def test_a_pairs_pause_grows_with_its_own_attempts_up_to_the_last(attempts: int)
     expected = PAIR_PAUSES_S[min(attempts, len(PAIR_PAUSES_S) - 1)]
     for failures in (0, 5, 10_000):
         assert (
-            after("partial", TerminalBusy(), attempts=attempts, failures=failures).pair_s
+            after("partial", PhotoNotFetched(), attempts=attempts, failures=failures).pair_s
             == expected
         )
+
+
+@pytest.mark.parametrize("attempts", range(len(TERMINAL_RESTS_S) + 3))
+def test_a_face_that_a_busy_terminal_did_not_take_is_sent_again_soon(attempts: int) -> None:
+    expected = TERMINAL_RESTS_S[min(attempts, len(TERMINAL_RESTS_S) - 1)]
+    assert after("partial", TerminalBusy(), attempts=attempts).pair_s == expected
 
 
 @pytest.mark.parametrize("failures", range(len(TERMINAL_RESTS_S) + 3))

@@ -1,5 +1,6 @@
 """Pushes and their reading back: real terminals over real HTTP, a ledger that only takes notes."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,8 +42,7 @@ from receiver.sandbox.terminal.simulated import Face, Person, Profile, Simulated
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
-from receiver.sync.push import UNREAD_S, Pushes
-from receiver.sync.read_back import SEARCH_FIRST
+from receiver.sync.push import ASKED_FIRST, Pushes
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
 from receiver.sync.visit import Visit, Visits
 from receiver.terminals.client import TerminalClient
@@ -214,7 +214,7 @@ async def test_a_batch_is_read_back_in_one_search_and_then_recorded() -> None:
     async with house() as at:
         people = [at.hire(n) for n in range(12)]
         await at.serve(*map(pair, people))
-        assert at.paths() == ["POST Record"] * 12 + ["POST Search"]
+        assert at.paths() == ["POST Search"] + ["POST Record"] * 12 + ["POST Search"]
         assert [note.employee_id for note in at.ledger.recorded] == [one.id for one in people]
         assert {(note.outcome.status, note.retry_s) for note in at.ledger.recorded} == {
             ("success", None)
@@ -232,9 +232,9 @@ async def test_nothing_is_recorded_before_it_is_read_back(monkeypatch: pytest.Mo
         async def nothing_yet(_: int) -> None:
             assert at.ledger.recorded == []
 
-        before_searches(at, monkeypatch, nothing_yet)
+        asked = before_searches(at, monkeypatch, nothing_yet)
         await at.serve(*[pair(at.hire(n)) for n in range(3)])
-        assert len(at.ledger.recorded) == 3
+        assert (len(asked), len(at.ledger.recorded)) == (2, 3)
 
 
 async def test_a_visit_without_pairs_only_identifies_the_terminal() -> None:
@@ -313,8 +313,9 @@ async def test_a_pair_that_could_not_be_read_back_stays_wanted(
 ) -> None:
     async with house() as at:
 
-        async def cut(_: int) -> None:
-            await at.terminal.switch_off()
+        async def cut(search: int) -> None:
+            if search == 2:  # before it, all are pushed
+                await at.terminal.switch_off()
 
         before_searches(at, monkeypatch, cut)
         people = [at.hire(n) for n in range(3)]
@@ -458,11 +459,63 @@ async def test_a_batch_that_is_in_step_costs_one_search() -> None:
         assert [n.outcome.held for n in at.ledger.recorded] == list(at.ledger.held.values())
 
 
-async def test_few_pairs_that_may_be_in_step_are_pushed_without_a_search_before() -> None:
+async def test_one_pair_that_may_be_in_step_is_pushed_without_a_search_before() -> None:
     async with house() as at:
-        people = [at.hire(n) for n in range(SEARCH_FIRST - 1)]
-        await at.serve(*[pair(one, at.enrolled(one)) for one in people])
-        assert at.paths() == ["PUT Modify", "PUT Modify", "POST Search"]
+        ion = at.hire(1)
+        await at.serve(pair(ion, at.enrolled(ion)))
+        assert at.paths() == ["PUT Modify", "POST Search"]
+
+
+async def test_one_pair_in_doubt_is_asked_for_first() -> None:
+    async with house() as at:
+        ion, ana = at.hire(1, photo=True), at.hire(2, photo=True)
+        await at.serve(replace(pair(ion, at.enrolled(ion)), in_doubt=True))
+        assert at.paths() == ["POST Search"]
+        await at.serve(replace(pair(ana, at.enrolled(ana, face=None)), in_doubt=True))
+        assert at.terminal.persons["1002"].face is not None
+        assert at.last(ana).outcome.status == "success"
+        assert at.last(ana).confirmed
+
+
+async def test_a_batch_of_new_people_costs_two_calls_each_and_two_searches() -> None:
+    async with house(Profile(downloads_photos=False)) as at:
+        at.ledger.capabilities = Capabilities(photos="upload")
+        people = [at.hire(n, photo=True) for n in range(10)]
+        await at.serve(*[pair(one) for one in people])
+        assert at.paths().count("POST Search") == 2
+        assert len(at.paths()) == 22 + 1  # it finds out once under which names a picture is taken
+
+
+async def test_people_of_a_terminal_that_was_reset_are_put_there_anew() -> None:
+    async with house() as at:
+        people = [at.hire(n, photo=True) for n in range(4)]
+        held = [at.enrolled(one) for one in people]
+        at.terminal.persons.clear()
+        await at.serve(*[pair(p, h) for p, h in zip(people, held, strict=True)])
+        assert "PUT Modify" not in at.paths()
+        assert {note.outcome.status for note in at.ledger.recorded} == {"success"}
+        assert all(person.face for person in at.terminal.persons.values())
+
+
+async def test_a_firmware_that_does_not_count_faces_is_found_out_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house() as at:
+        people = [at.hire(n, photo=True) for n in range(3)]
+        held = [at.enrolled(one) for one in people]
+        find = at.client.persons.find
+
+        async def uncounted(numbers: Sequence[str]) -> dict[str, Found]:
+            faces = 0 if "numOfFace" not in str(at.ledger.learnt) else None
+            return {n: replace(one, faces=faces) for n, one in (await find(numbers)).items()}
+
+        monkeypatch.setattr(at.client.persons, "find", uncounted)
+        pairs = [pair(p, h) for p, h in zip(people, held, strict=True)]
+        await at.serve(*pairs)
+        before = len(at.paths())
+        await at.serve(*pairs)
+        assert at.paths()[before:] == ["POST Search"]
+        assert {note.outcome.status for note in at.ledger.recorded} == {"success"}
 
 
 async def test_only_the_people_of_a_batch_who_differ_are_pushed() -> None:
@@ -476,23 +529,23 @@ async def test_only_the_people_of_a_batch_who_differ_are_pushed() -> None:
         left = at.hire(4, photo=True, active=False)
         people = [renamed, *people[1:4], left, people[5]]
         await at.serve(*[pair(p, h) for p, h in zip(people, held, strict=True)])
-        assert {n.outcome.status for n in at.ledger.recorded} == {"success", "partial"}
+        assert {n.outcome.status for n in at.ledger.recorded} == {"success"}
         assert at.paths()[0] == "POST Search"
         assert "POST Search" in at.paths()[-2:]  # a second witness may follow
         calls = [c for c in at.terminal.sightings.calls if c.path.endswith("Modify")]
         pushed = {c.employee_no for c in calls if c.authenticated}
-        assert pushed == {"1000", "1001", "1002", "1003", "1004"}
+        assert pushed == {"1000", "1001", "1003", "1004"}  # 1002 is not there: recorded anew
         assert at.terminal.persons["1000"].name == "Muncitor Nou"
         assert at.terminal.persons["1003"].enabled
         assert not at.may_pass("1004")
-        # The ledger says that the photo is there: it is asked for again at the next push.
-        assert at.last(people[1]).outcome.held.photo == UNKNOWN_PHOTO
+        assert at.terminal.persons["1001"].face is not None
+        assert at.terminal.persons["1002"].face is not None
 
 
 @pytest.mark.parametrize("policy", ["expire", "delete"])
 async def test_leavers_who_are_out_already_cost_one_search(policy: LeaverPolicy) -> None:
     async with house(policy=policy) as at:
-        people = [at.hire(n, active=False) for n in range(SEARCH_FIRST)]
+        people = [at.hire(n, active=False) for n in range(ASKED_FIRST)]
         held = [at.enrolled(one, end=ENDED) for one in people]
         if policy == "delete":
             at.terminal.persons.clear()
@@ -592,7 +645,8 @@ async def test_a_full_terminal_ends_the_batch_also_after_a_change_of_number() ->
         assert at.ledger.of(ana) == []
         assert at.visit.resting is not None
         assert not at.may_pass("999")
-        assert at.paths() == ["PUT Modify", "PUT Delete", "POST Search", "POST Record"]
+        ending = ["PUT Modify", "PUT Delete", "POST Search"]
+        assert at.paths() == ["POST Search", *ending, "POST Record"]
 
 
 @pytest.mark.parametrize("old", ["999", None])
@@ -610,10 +664,15 @@ async def test_a_terminal_that_goes_off_in_a_batch_is_not_tried_again(
             return await put(employee_no, name, expected_there=expected_there)
 
         monkeypatch.setattr(at.client.persons, "put", cut)
-        asked = before_searches(at, monkeypatch, lambda _: at.terminal.switch_off())
+
+        async def off(search: int) -> None:
+            if search == 2:
+                await at.terminal.switch_off()
+
+        asked = before_searches(at, monkeypatch, off)
         await at.serve(pair(ion, held), pair(ana))
         # An old number is asked about as soon as it was ended, and the terminal goes off at that.
-        assert (tried, len(asked)) == (([], 1) if old else (["1001"], 0))
+        assert (tried, len(asked)) == (([], 2) if old else (["1001"], 1))
         assert [n.outcome.status for n in at.ledger.recorded] == ["fatal"]
         assert at.last(ion).retry_s == 0.0
         assert at.visit.failures == 1
@@ -687,7 +746,8 @@ async def test_numbers_that_change_hands_within_a_batch_end_the_access_of_nobody
             assert (note.outcome.status, note.retry_s) == ("success", None)
             assert note.outcome.held == Held(employee_no=number, photo=photo_fingerprint(one))
         assert sorted(at.terminal.persons) == sorted(str(one.employee_no) for one in moved)
-        assert at.paths().count("POST Search") == 2  # the first's old number, and all of them
+        # Before and after the batch, and the first's old number.
+        assert at.paths().count("POST Search") == 3
         if photo:  # no old face under a number that is another's
             faces = [at.terminal.persons[str(one.employee_no)].face for one in moved]
             assert all(face and face.sha256 != "0" for face in faces)
@@ -739,69 +799,7 @@ async def test_a_photo_alone_that_a_lying_terminal_did_not_keep_is_partial() -> 
         assert settled.outcome.held == Held(employee_no="1001", photo=UNKNOWN_PHOTO)
 
 
-# Unread
-
-
-async def test_unread_pushes_are_recorded_as_wanted_and_settled_in_one_search() -> None:
-    async with house() as at:
-        held = []
-        for n in range(5):
-            one = at.hire(n)
-            push = await at.pushes.push(at.visit, pair(one), one)
-            assert await at.pushes.defer(at.visit, push) is True
-            assert at.last(one).retry_s == UNREAD_S
-            assert at.last(one).outcome.held.employee_no == one.employee_no
-            held.append(push)
-        assert "POST Search" not in at.paths()
-        settled = await at.pushes.settle(at.visit, held)
-        assert at.paths().count("POST Search") == 1
-        assert [one.outcome.status for one in settled] == ["success"] * 5
-        assert {note.retry_s for note in at.ledger.recorded[5:]} == {None}
-
-
-@pytest.mark.parametrize(("late", "most"), [(False, 1), (True, 5)])
-async def test_unread_pushes_are_recorded_five_at_once_and_the_others_in_their_order(
-    *, late: bool, most: int
-) -> None:
-    """The others: where two people had one number in turn, the second must be recorded last."""
-    async with house() as at:
-        people = [at.hire(n) for n in range(7)]
-        pushes = [await at.pushes.push(at.visit, pair(one), one) for one in people]
-        await at.pushes.settle(at.visit, pushes, late=late)
-        assert max(at.ledger.at_once) == most
-        assert len(at.ledger.recorded) == len(people)
-        if not late:
-            assert [note.employee_id for note in at.ledger.recorded] == [one.id for one in people]
-
-
-async def test_a_lease_lost_while_unread_pushes_are_recorded_ends_the_recording() -> None:
-    async with house() as at:
-        pushes = [await at.pushes.push(at.visit, pair(one), one) for one in map(at.hire, range(7))]
-        at.ledger.lost = True
-        with pytest.raises(LeaseLost):
-            await at.pushes.settle(at.visit, pushes, late=True)
-        assert at.ledger.recorded == []
-
-
-async def test_a_push_with_nothing_to_read_back_is_recorded_at_once() -> None:
-    async with house() as at:
-        nobody = at.hire(1, employee_no=None)
-        push = await at.pushes.push(at.visit, pair(nobody), nobody)
-        assert await at.pushes.defer(at.visit, push) is False
-        assert at.last(nobody).retry_s is None
-        await at.terminal.switch_off()
-        ion = at.hire(2)
-        push = await at.pushes.push(at.visit, pair(ion), ion)
-        assert await at.pushes.defer(at.visit, push) is False
-        assert at.visit.resting is not None  # at once, not when it is settled
-
-
-async def test_a_fatal_after_a_change_of_number_is_recorded_at_once() -> None:
-    async with house(Profile(max_persons=1)) as at:
-        ion = at.hire(1)
-        push = await at.pushes.push(at.visit, pair(ion, at.enrolled(ion, "999")), ion)
-        assert await at.pushes.defer(at.visit, push) is False
-        assert at.visit.resting is not None
+# Bulk runs
 
 
 async def finished(at: House) -> Run:
@@ -828,17 +826,70 @@ async def test_a_bulk_run_says_of_every_pair_what_the_terminal_holds(page: int) 
         assert run.first_fatal is not None
 
 
-async def test_a_bulk_run_over_people_in_step_reads_back_a_page_at_a_time() -> None:
+async def test_a_bulk_run_over_people_in_step_asks_a_page_at_a_time_and_wants_nobody() -> None:
     async with house() as at:
-        at.ledger.capabilities = Capabilities(page=4)
-        for n in range(10):
-            at.enrolled(at.hire(n))
+        for n in range(70):
+            at.enrolled(at.hire(n, photo=True))
         run = await finished(at)
-        assert run.counts == {"success": 10, "partial": 0, "skipped": 0, "fatal": 0}
-        assert at.paths().count("POST Search") == 3
-        assert [n.retry_s for n in at.ledger.recorded].count(None) == 10
+        assert run.counts == {"success": 70, "partial": 0, "skipped": 0, "fatal": 0}
+        assert at.paths() == ["POST Search"] * 3
+        assert {(note.retry_s, note.confirmed) for note in at.ledger.recorded} == {(None, True)}
+        assert at.ledger.taken == []
         lines = [line async for line in run.watch()]
         assert {line["type"] for line in lines} == {"start", "result", "end"}
+
+
+async def test_a_bulk_run_pushes_the_people_who_differ_and_asks_back() -> None:
+    async with house() as at:
+        for n in range(40):
+            at.enrolled(at.hire(n, photo=True))
+        at.terminal.persons["1003"].name = "Altcineva"
+        del at.terminal.persons["1035"]
+        run = await finished(at)
+        assert run.counts["success"] == 40
+        assert [str(id_.int + 1000) for id_ in at.ledger.taken] == ["1003", "1035"]
+        assert at.terminal.persons["1003"].name == "Muncitor 3"
+        assert at.terminal.persons["1035"].face is not None
+        assert at.paths().count("POST Search") == 4
+
+
+async def test_a_bulk_run_that_is_stopped_reaches_nobody_after_the_pair_in_hand() -> None:
+    async with house() as at:
+        for n in range(5):
+            at.hire(n)
+        runs = Runs(cast("Company", at.staff), at.visits, at.pushes, wake=lambda: None)
+        run = await runs.start_all("continue")
+        while not at.ledger.taken:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        runs.stop(run)
+        await runs.ended()
+        assert run.stopped_because == "It was stopped."
+        assert len(run.results) == len(at.ledger.taken) < 5
+
+
+async def test_an_edit_made_after_a_bulk_run_read_its_page_stays_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house() as at:
+        ion = at.hire(1)
+        pairs = at.ledger.pairs
+
+        async def read(*where: Any) -> tuple[Pair, ...]:
+            return tuple(replace(one, version=7) for one in await pairs(*where))
+
+        recorded: list[int] = []
+        record = at.ledger.record
+
+        async def note(t: UUID, f: int, rows: Any, *, lease_s: float) -> None:
+            recorded.extend(row.pair.version for row in rows)
+            await record(t, f, rows, lease_s=lease_s)
+
+        monkeypatch.setattr(at.ledger, "pairs", read)
+        monkeypatch.setattr(at.ledger, "record", note)
+        run = await finished(at)
+        assert run.counts["success"] == 1
+        assert at.ledger.taken == [ion.id]
+        assert recorded == [8]  # an edit since would have made 8 of 7, and the taking 9
 
 
 async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_before(
@@ -851,12 +902,12 @@ async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_be
         swapped = [replace(first, employee_no="1002"), replace(second, employee_no="1001")]
         taken = at.ledger.take
 
-        async def take(t: UUID, f: int, employee_id: UUID) -> Pair:
+        async def take(t: UUID, f: int, employee_id: UUID, *, lease_s: float) -> Pair:
             if employee_id == third.id:  # HR edits while the run is there
                 at.ledger.edited = tuple(
                     pair(p, h, version=2) for p, h in zip(swapped, held, strict=True)
                 )
-            return await taken(t, f, employee_id)
+            return await taken(t, f, employee_id, lease_s=lease_s)
 
         monkeypatch.setattr(at.ledger, "take", take)
         at.ledger.on_due = lambda: at.staff.employees_.update({one.id: one for one in swapped})
@@ -868,23 +919,3 @@ async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_be
             assert at.last(one).outcome.held.employee_no == number
             assert at.terminal.persons[number].name == one.name
             assert at.may_pass(number)
-
-
-async def test_an_edit_that_the_worker_served_meanwhile_is_no_lie_of_the_terminal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with house() as at:
-        ion, ana = at.hire(1), at.hire(2)
-        taken = at.ledger.take
-
-        async def take(t: UUID, f: int, employee_id: UUID) -> Pair:
-            if employee_id == ana.id:  # a rename, by another receiver
-                at.hire(1, name="Nume Nou")
-                at.terminal.persons["1001"].name = "Nume Nou"
-            return await taken(t, f, employee_id)
-
-        monkeypatch.setattr(at.ledger, "take", take)
-        run = await finished(at)
-        assert run.counts["success"] == 2
-        assert [n.retry_s for n in at.ledger.of(ion)] == [UNREAD_S]  # the edit's own push is done
-        assert [rest for _, rest in at.ledger.released] == [None] * 3

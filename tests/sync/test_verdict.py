@@ -1,14 +1,32 @@
 """What a terminal says that it holds, against what it should hold: tables, no terminal."""
 
 from dataclasses import replace
+from typing import Literal
 from uuid import UUID
 
 import pytest
 
 from receiver.core.errors import NotKept, PhotoNotFetched
-from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome
+from receiver.core.models import (
+    Employee,
+    Expected,
+    Found,
+    Held,
+    LeaverPolicy,
+    Outcome,
+    Owner,
+    Status,
+)
 from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
-from receiver.sync.verdict import MIN_CUT_BYTES, already_so, differences, judged, number_to_ask
+from receiver.sync.verdict import (
+    MIN_CUT_BYTES,
+    already_so,
+    corrected,
+    differences,
+    judged,
+    numbers_to_ask,
+    of_page,
+)
 
 ION = Employee(
     id=UUID(int=1),
@@ -30,59 +48,52 @@ EXPECTED = expected_of(ION, "1000")
 POLICIES: list[LeaverPolicy] = ["expire", "delete", "keep"]
 
 
-# Which pairs may be in step already
+# Whom to ask for
 
 
 @pytest.mark.parametrize(
-    ("employee", "held", "could"),
+    ("employee", "held", "numbers"),
     [
-        (ION, BOTH, True),
-        (ION, PERSON, False),
-        (ION, UNSURE, False),
-        (ION, Held(), False),
-        (ION, OTHER_NUMBER, False),
-        (ION, replace(BOTH, photo="f" * 64), False),
-        (NO_PHOTO, PERSON, True),
-        (NO_PHOTO, BOTH, False),
-        (NO_PHOTO, UNSURE, False),
-        (replace(ION, employee_no=None), BOTH, False),
-        (replace(ION, employee_no=None), Held(), False),
+        (ION, BOTH, ["1000"]),
+        (ION, Held(), ["1000"]),
+        (ION, OTHER_NUMBER, ["1000", "999"]),
+        (ION, replace(BOTH, others=("998", "1000")), ["1000", "998"]),
+        (replace(ION, employee_no=None), BOTH, ["1000"]),
+        (replace(ION, employee_no=None), Held(), []),
+        (LEFT, BOTH, ["1000"]),
+        (LEFT, Held(), ["1000"]),
+        (LEFT, OTHER_NUMBER, ["999", "1000"]),
+        (GONE, Held(), []),
+        (GONE, replace(OTHER_NUMBER, others=("998",)), ["999", "998"]),
     ],
 )
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_person_who_may_pass_could_be_in_step_where_the_ledger_has_number_and_photo(
-    employee: Employee,
-    held: Held,
-    could: bool,  # noqa: FBT001 - a case of the table
-    policy: LeaverPolicy,
+def test_a_terminal_is_asked_for_every_number_that_somebody_may_have_there(
+    employee: Employee, held: Held, numbers: list[str]
 ) -> None:
-    assert (number_to_ask(employee, held, policy) is not None) is could
+    assert numbers_to_ask(employee, held) == numbers
 
 
-@pytest.mark.parametrize("employee", [LEFT, GONE])
+# What the terminal said, put right in what the ledger believes
+
+
 @pytest.mark.parametrize(
-    ("held", "policy", "could"),
+    ("employee", "held", "asked", "right"),
     [
-        (BOTH, "expire", True),
-        (UNSURE, "expire", True),
-        (OTHER_NUMBER, "expire", True),
-        (Held(), "expire", False),
-        (BOTH, "delete", True),
-        (Held(), "delete", False),
-        (BOTH, "keep", False),
+        (ION, BOTH, {}, BOTH),
+        (ION, BOTH, {"1000": THERE}, BOTH),
+        (ION, BOTH, {"1000": replace(THERE, faces=None)}, BOTH),
+        (ION, BOTH, {"1000": replace(THERE, faces=0)}, PERSON),
+        (ION, PERSON, {"1000": THERE}, UNSURE),
+        (ION, BOTH, {"1000": None}, replace(BOTH, photo=NOT_THERE)),
+        (LEFT, UNSURE, {"1000": None}, Held()),
+        (GONE, OTHER_NUMBER, {"999": None}, Held()),
+        (ION, replace(BOTH, others=("999",)), {"999": None, "1000": THERE}, BOTH),
     ],
 )
-def test_a_leaver_could_be_in_step_where_the_ledger_has_a_number_to_ask_for(
-    employee: Employee,
-    held: Held,
-    policy: LeaverPolicy,
-    could: bool,  # noqa: FBT001 - a case of the table
+def test_what_a_terminal_said_counts_more_than_what_the_ledger_believed(
+    employee: Employee, held: Held, asked: dict[str, Found | None], right: Held
 ) -> None:
-    # A leaver whom the ledger does not know may be there all the same, by the number of HR's.
-    could = could or (policy != "keep" and employee.employee_no is not None)
-    # A leaver whom it knows by another number must be asked for by both.
-    could = could and not (employee == LEFT and held == OTHER_NUMBER)
-    assert (number_to_ask(employee, held, policy) is not None) is could
+    assert corrected(employee, held, asked) == right
 
 
 # Which pairs are in step, as the terminal says
@@ -115,7 +126,6 @@ def test_a_person_whom_the_terminal_holds_as_hr_has_them_is_a_success(
         replace(THERE, name=""),
         replace(THERE, name=None),
         replace(THERE, access=None),
-        replace(THERE, faces=None),
         replace(THERE, faces=0),
         replace(THERE, access="ended"),
         replace(THERE, access="permanent"),
@@ -381,3 +391,109 @@ def test_a_leaver_who_still_passes_is_not_forgotten(held: Held) -> None:
     assert (outcome.status, outcome.held) == ("fatal", UNSURE)
     assert judged(pushed(gone, held=held), {"1000": ENDED}).held == held
     assert judged(pushed(gone, held=held), {}).held == held
+
+
+# A page of everybody
+
+
+ANA = replace(ION, id=UUID(int=2), employee_no="2000")
+
+
+def owner(
+    employee: Employee,
+    held: Held = BOTH,
+    *,
+    number: str = "1000",
+    wanted: bool = False,
+    status: Status | None = "success",
+) -> Owner:
+    return Owner(
+        number=number,
+        employee_id=employee.id,
+        version=3,
+        wanted=wanted,
+        status=status,
+        held=held,
+    )
+
+
+Seen = Literal["confirmed", "different", "neither", "unknown"]
+
+
+def judge(employee: Employee, there: Found, *owners: Owner, policy: LeaverPolicy) -> Seen:
+    verdict = of_page([there], owners, {employee.id: employee, ANA.id: ANA}, policy)
+    seen = (len(verdict.confirmed), len(verdict.different), verdict.unknown)
+    found: dict[tuple[int, int, int], Seen] = {
+        (1, 0, 0): "confirmed",
+        (0, 1, 0): "different",
+        (0, 0, 0): "neither",
+        (0, 0, 1): "unknown",
+    }
+    return found[seen]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("employee", "pair", "there", "seen"),
+    [
+        (ION, owner(ION), THERE, "confirmed"),
+        (ION, owner(ION), replace(THERE, faces=None), "confirmed"),
+        (ION, owner(ION), replace(THERE, faces=0), "different"),
+        (ION, owner(ION), replace(THERE, name="Altul"), "different"),
+        (ION, owner(ION), ENDED, "different"),
+        (ION, owner(ION), replace(THERE, access="permanent"), "different"),
+        (ION, owner(ION, PERSON), THERE, "different"),  # it may be anybody's photo
+        (ION, owner(ION, Held()), THERE, "different"),
+        (ION, owner(ION, replace(BOTH, others=("999",))), THERE, "different"),
+        (ION, owner(ION, wanted=True), ENDED, "neither"),
+        # A photo that the terminal does not take waits for HR; the person does not.
+        (ION, owner(ION, UNSURE, status="partial"), replace(THERE, faces=0), "confirmed"),
+        (ION, owner(ION, UNSURE, status="partial"), ENDED, "different"),
+    ],
+)
+def test_a_page_confirms_who_is_there_as_hr_has_them(
+    employee: Employee, pair: Owner, there: Found, seen: Seen, policy: LeaverPolicy
+) -> None:
+    assert judge(employee, there, pair, policy=policy) == seen
+
+
+@pytest.mark.parametrize("employee", [LEFT, GONE])
+@pytest.mark.parametrize(
+    ("policy", "there", "seen"),
+    [
+        ("expire", ENDED, "confirmed"),
+        ("expire", THERE, "different"),
+        ("expire", replace(THERE, access="permanent"), "different"),
+        ("delete", ENDED, "different"),
+        ("delete", THERE, "different"),
+        ("keep", THERE, "confirmed"),
+    ],
+)
+def test_a_page_finds_the_leavers_whom_a_terminal_lets_in(
+    employee: Employee, policy: LeaverPolicy, there: Found, seen: Seen
+) -> None:
+    assert judge(employee, there, owner(employee, UNSURE), policy=policy) == seen
+    if seen == "different":  # also where the ledger believes that they are gone
+        assert judge(employee, there, owner(employee, Held()), policy=policy) == seen
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_former_number_of_somebody_who_may_pass_is_ended_whatever_the_policy(
+    policy: LeaverPolicy,
+) -> None:
+    former = replace(THERE, employee_no="999")
+    pair = owner(ION, BOTH, number="999")
+    assert judge(ION, former, pair, policy=policy) == "different"
+    seen = judge(ION, replace(former, access="ended"), pair, policy=policy)
+    assert seen == ("different" if policy == "delete" else "neither")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_number_belongs_to_the_one_who_may_pass_with_it(policy: LeaverPolicy) -> None:
+    had_it = owner(ANA, UNSURE)
+    assert judge(ION, THERE, had_it, owner(ION), policy=policy) == "confirmed"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_person_behind_whose_number_nobody_is_known_is_left_alone(policy: LeaverPolicy) -> None:
+    assert judge(ION, replace(THERE, employee_no="vizitator7"), policy=policy) == "unknown"

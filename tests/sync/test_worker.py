@@ -31,7 +31,7 @@ async def test_thousands_of_webhooks_do_not_become_as_many_claims() -> None:
     gate = Gate(lanes=1, pause_s=0.0)
     visits: Any = NoVisits()
     nothing: Any = None
-    worker = Worker(settings, cast("Any", ledger), nothing, gate, visits, nothing)
+    worker = Worker(settings, cast("Any", ledger), nothing, gate, visits, nothing, nothing)
     begun = time.monotonic()
     running = asyncio.create_task(worker.run())
     for _ in range(3000):

@@ -663,7 +663,7 @@ def test_posts_that_pg_net_has_forgotten_are_taken_out_with_the_next_edits(
         " values ('{1}', now() - interval '7 h'), ('{2}', now() - interval '5 h')"
     )
     project.run("insert into angajati (nume) values ('A')")
-    project.run("select * from hikvision_sync_claim('r', 20, 10)")
+    project.run("select * from hikvision_sync_claim('r', 20, 10, 900, null, null)")
     left = project.run("select request_ids from hikvision_sync.posts order by posted_at")
     assert left[0] == {"request_ids": [2]}
 

@@ -338,11 +338,14 @@ async def test_a_leaver_known_there_by_an_old_number_is_ended_under_the_new_one_
     assert company.on() == {}
 
 
-@pytest.mark.xfail(strict=True, reason="what a number was is forgotten when nobody has it any more")
+@pytest.mark.xfail(strict=True, reason="no receiver ever put that number on this hardware")
 async def test_a_person_whom_a_replacement_remembers_and_hr_has_deleted_passes_no_longer(
     company: Company,
 ) -> None:
-    """A design question: only a memory of all numbers that were ever the company's would tell."""
+    """The memory is of hardware: on a second-hand terminal 1000 may be anybody, and is left alone.
+
+    tests/whole/test_harms.py has the hardware that a receiver did put the number on.
+    """
     await company.begin_day(policy="delete", terminals=1)
     ion = await company.hire("Popescu", photo="poza-1.jpg")
     await settled(company)

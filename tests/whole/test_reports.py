@@ -190,8 +190,8 @@ def test_status_of_5000_employees_on_50_terminals_reads_the_pairs_once(
             " select '10.0.0.' || n from generate_series(1, 50) n"
         )
         project.run(
-            "insert into hikvision_sync.pairs (terminal_id, employee_id, wanted, done, status)"
-            " select d.id, gen_random_uuid(), 1, 1, 'success'"
+            "insert into hikvision_sync.pairs (terminal_id, employee_id, wanted, done, status,"
+            " confirmed_at) select d.id, gen_random_uuid(), 1, 1, 'success', now()"
             " from dispozitive_pontaj d cross join generate_series(1, 5000)"
         )
         project.run("analyze hikvision_sync.pairs")

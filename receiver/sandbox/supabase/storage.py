@@ -4,6 +4,7 @@ Supabase Storage refuses with HTTP 400 and says the real status in the body; so 
 github.com/supabase/storage, `src/internal/errors`.
 """
 
+import hashlib
 import mimetypes
 from collections.abc import Callable
 
@@ -32,13 +33,15 @@ class Storage:
         """Serve a file of a public bucket to anyone."""
         if request.path_params["bucket"] != BUCKET or not self.public:
             return _refused(404, "Bucket not found", "Bucket not found")
-        return self._file(request.path_params["file"])
+        return self._file(request, request.path_params["file"])
 
     async def private_object(self, request: Request) -> Response:
         """Serve a file to the service key only, whether the bucket is public or not."""
         if self._role(request) != "service_role":
             return _refused(404, "not_found", "Object not found")
-        return self._file(request.path_params["file"], bucket=request.path_params["bucket"])
+        return self._file(
+            request, request.path_params["file"], bucket=request.path_params["bucket"]
+        )
 
     async def upload(self, request: Request) -> Response:
         """Take a file from the service key or a signed-in user, raw or as a form's only file."""
@@ -63,12 +66,16 @@ class Storage:
         except AccessDenied:
             return None
 
-    def _file(self, name: str, *, bucket: str = BUCKET) -> Response:
+    def _file(self, request: Request, name: str, *, bucket: str = BUCKET) -> Response:
         photo = self.photos.get(name) if bucket == BUCKET else None
         if photo is None:
             return _refused(404, "not_found", "Object not found")
+        etag = f'"{hashlib.sha256(photo).hexdigest()[:32]}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"ETag": etag})
         media_type, _ = mimetypes.guess_type(name)
-        return Response(photo, media_type=media_type or "application/octet-stream")
+        media_type = media_type or "application/octet-stream"
+        return Response(photo, media_type=media_type, headers={"ETag": etag})
 
 
 def _refused(status: int, error: str, message: str) -> Response:

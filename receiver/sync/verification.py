@@ -1,0 +1,89 @@
+"""Ask a terminal for everybody whom it holds, a page at a time, against HR and the ledger.
+
+What no edit told is found so: a terminal that was reset, a backup of its own that brought somebody
+back, a name that was changed there, edits made while no trigger was on. Whoever differs becomes
+wanted and is pushed like an edit. One page is one visit: how far it has come is in the ledger, so
+that edits go in between, and any receiver goes on after one that died.
+"""
+
+import time
+from dataclasses import replace
+
+from receiver.core.errors import NotSupported
+from receiver.core.logs import get_logger
+from receiver.core.models import LeaverPolicy, PageVerdict, Progress
+from receiver.supabase.company import Company
+from receiver.sync.verdict import of_page
+from receiver.sync.visit import Visit
+from receiver.terminals.persons import Page, new_search
+
+MAX_PERSONS = 300_000
+"""Ten times what the largest terminals hold: one that never comes to an end is left."""
+NOTHING = PageVerdict(confirmed=(), different=(), unknown=0)
+
+log = get_logger(__name__)
+
+
+class Verifications:
+    """Carries on verifications by this receiver's policy for leavers."""
+
+    def __init__(self, policy: LeaverPolicy, company: Company) -> None:
+        self._policy = policy
+        self._company = company
+
+    async def go_on(self, visit: Visit, progress: Progress) -> None:
+        """Ask for the next page and note what it shows; raise TerminalError where that fails.
+
+        A terminal that cannot be asked whom it holds is done at once: nothing can be confirmed.
+        """
+        search_id = progress.search_id or new_search()
+        asked_at = time.monotonic()
+        try:
+            page = await visit.client.persons.page(
+                {}, search_id=search_id, position=progress.position
+            )
+        except NotSupported as error:
+            log.info("not_verified", terminal_id=str(visit.terminal_id), reason=error.message)
+            await visit.cannot_be_verified(asked_at=asked_at)
+            return
+        first = page.persons[0].employee_no if page.persons else ""
+        repeated = bool(first) and first == progress.first
+        verdict = NOTHING if repeated else await self._judge(visit, page)
+        after = _after(progress, page, verdict, search_id) if not repeated else progress
+        ended = repeated or not page.persons or not page.more or after.persons > MAX_PERSONS
+        await visit.verified(verdict, after, asked_at=asked_at, ended=ended)
+        if ended:
+            log.info(
+                "terminal_verified",
+                terminal_id=str(visit.terminal_id),
+                persons=after.persons,
+                different=after.different,
+                unknown=after.unknown,
+            )
+
+    async def _judge(self, visit: Visit, page: Page) -> PageVerdict:
+        owners = await visit.owners([one.employee_no for one in page.persons])
+        # After the pairs: who is edited in between is wanted in a newer version, and not confirmed.
+        ids = list(dict.fromkeys(owner.employee_id for owner in owners))
+        employees = await self._company.employees(ids)
+        return of_page(page.persons, owners, employees, self._policy)
+
+
+def _after(progress: Progress, page: Page, verdict: PageVerdict, search_id: str) -> Progress:
+    """Return how far the verification is after a page.
+
+    Where persons were erased since the page before, those behind them have moved up by as many: the
+    next page begins so much earlier, so that nobody is passed over.
+    """
+    gone = max(progress.total - page.total, 0) if page.total else 0
+    received = len(page.persons)
+    return replace(
+        progress,
+        search_id=search_id,
+        position=progress.position + max(received - gone, 1),
+        first=page.persons[0].employee_no if page.persons else "",
+        total=page.total,
+        persons=progress.persons + received,
+        different=progress.different + len(verdict.different),
+        unknown=progress.unknown + verdict.unknown,
+    )
