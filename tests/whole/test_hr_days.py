@@ -30,6 +30,8 @@ WITHIN_S: Final = float(os.environ.get("HR_DAY_WITHIN_S", "30"))
 PHASES: Final = (
     (Phase.generate,) if os.environ.get("HR_DAY_SHRINK") == "no" else (Phase.generate, Phase.shrink)
 )
+VERIFY_S: Final = 0.6
+"""How often each terminal is asked for everybody."""
 STAFF: Final = 4
 """Hired before the day."""
 MAX_WRONG_PASSWORDS: Final = 4
@@ -169,6 +171,41 @@ class Day:
         if place in self.company.rows and self.company.wrong_passwords < MAX_WRONG_PASSWORDS:
             await self.company.change_terminal(place, **columns)
 
+    # -- what no edit tells --
+
+    def _place(self, step: Step) -> int | None:
+        """Return the place of a harm, if it can be noticed there."""
+        places = [place for place in sorted(self.company.rows) if self.company.can_be_asked(place)]
+        return places[step.who % len(places)] if places else None
+
+    async def enter_anew(self, step: Step) -> None:
+        if (place := self._place(step)) is not None:
+            await self.company.enter_anew(place)
+
+    async def reset(self, step: Step) -> None:
+        if (place := self._place(step)) is not None:
+            self.company.reset(place)
+
+    async def back_up(self, step: Step) -> None:
+        if (place := self._place(step)) is not None:
+            self.company.back_up(place)
+
+    async def give_back(self, step: Step) -> None:
+        if (place := self._place(step)) is not None:
+            self.company.give_back(place)
+
+    async def change_at(self, step: Step) -> None:
+        if (place := self._place(step)) is not None:
+            self.company.change_at(place, step.who, step.other)
+
+    async def unseen(self, step: Step) -> None:
+        """An edit while no trigger is on, where every terminal can be asked."""
+        if not all(self.company.can_be_asked(place) for place in range(SITES)):
+            return
+        async with self.company.unseen():
+            edits = (self.rename, self.leave_or_return, self.set_photo, self.delete, self.renumber)
+            await edits[step.other % len(edits)](step)
+
     # -- the receivers and their buttons --
 
     async def restart_a_receiver(self, _: Step) -> None:
@@ -196,10 +233,11 @@ OF_TERMINALS: Final = (
     *("replace_hardware", "replace_by_a_used_one", "wrong_password", "wrong_address"),
     *("repair_terminals", "restart_a_receiver", "press_a_button"),
 )
+HARMS: Final = ("enter_anew", "reset", "back_up", "give_back", "change_at", "change_at", "unseen")
 
 steps = st.builds(
     Step,
-    do=st.sampled_from(("rest", *OF_PEOPLE, *OF_TERMINALS)),
+    do=st.sampled_from(("rest", *OF_PEOPLE, *OF_TERMINALS, *HARMS)),
     who=st.integers(0, 7),
     other=st.integers(0, 7),
     breath=st.sampled_from((0, 0, 0, 2, 5, 10)),
@@ -226,6 +264,7 @@ conditions = st.builds(
 
 async def play(company: Company, day: list[Step], under: Conditions) -> None:
     """Play a day, repair everything, and ask whether all is as it should be."""
+    company.verify_every(VERIFY_S)
     await company.begin_day(
         policy=under.policy,
         profiles=[PROFILES[name] for name in under.firmwares],
