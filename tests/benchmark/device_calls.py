@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.hr import Hired, Hr
+from receiver.sandbox.portraits import portrait
 from receiver.sandbox.world import World
 from tests.benchmark.table import Row
 from tests.benchmark.worlds import BOTH, Who, calls, quiet, resync_all, served_world
 
 NAME = "device_calls"
-QUICK_PEOPLE = 1
+QUICK_PEOPLE = 2
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,47 @@ async def _counted(who: Who, postgres: PostgresServer, people: int) -> dict[str,
                 await quiet(world)
             found[what] = _since(world, before, people)
         before = len(calls(world))
+        for _ in range(people):
+            await _hire_at_once(world, 1)
+            await quiet(world)
+        found["new person with photo, in one save"] = _since(world, before, people)
+        before = len(calls(world))
+        await _hire_at_once(world, people)
+        await quiet(world)
+        found[f"{people} new people with photos, hired at once"] = _since(world, before, people)
+        everybody = 3 * people + 1
+        before = len(calls(world))
         await resync_all(world)
-        found[f"resync of {people + 1} unchanged"] = _since(world, before, people + 1)
+        found[f"resync of {everybody} unchanged"] = _since(world, before, everybody)
+        more = 10 * people - everybody
+        await _hire_at_once(world, more)
+        await quiet(world)
+        before = len(calls(world))
+        await resync_all(world)
+        found[f"resync of {everybody + more} unchanged"] = _since(world, before, everybody + more)
+        persons = list(world.sites[0].terminal.persons.values())
+        for person in persons[:: 100 if len(persons) > 100 else 5]:
+            person.name = "Altcineva"
+        changed = len(persons[:: 100 if len(persons) > 100 else 5])
+        before = len(calls(world))
+        await resync_all(world)
+        what = f"resync of {everybody + more}, {changed} of them changed at the terminal"
+        found[what] = _since(world, before, everybody + more)
         return found
+
+
+async def _hire_at_once(world: World, people: int) -> None:
+    """Hire so many people in one transaction, as an import does."""
+    names = [f"poza-{n}.jpg" for n in range(people)]
+    world.supabase.photos.update({name: portrait(name) for name in names})
+    await world.execute(
+        "with hired as (insert into angajati (nume, prenume) select 'Import' || n, 'Ion'"
+        " from generate_series(0, %s - 1) n returning id, nume)"
+        " insert into angajati_biometrie (angajat_id, foto_fata_url)"
+        " select id, replace(%s, 'N', substr(nume, 7)) from hired",
+        people,
+        world.supabase.photo_url("poza-N.jpg"),
+    )
 
 
 def _since(world: World, before: int, pairs: int) -> Counted:
