@@ -435,22 +435,19 @@ begin
     delete from hikvision_sync.numbers number
         where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
           and p_hardware <> p_hardware_before;
-    update hikvision_sync.numbers number set there = true
-        where number.hardware = p_hardware and not number.there
-          and not exists (select from hikvision_sync.passing() passing
-                          where passing.employee_no = number.employee_no
-                            and passing.employee_id <> number.employee_id);
+    update hikvision_sync.numbers number set there = holder.employee_id is null
+        from hikvision_sync.numbers known
+        left join hikvision_sync.passing() holder
+            on holder.employee_no = known.employee_no and holder.employee_id <> known.employee_id
+        where number.hardware = p_hardware and known.hardware = p_hardware
+          and number.employee_no = known.employee_no;
     insert into hikvision_sync.pairs as pair
             (terminal_id, employee_id, wanted_since, leaves, in_doubt, employee_no, photo)
-        select p_terminal_id, number.employee_id, p_now,
-               not exists (select from hikvision_sync.passing() passing
-                           where passing.employee_id = number.employee_id),
+        select p_terminal_id, number.employee_id, p_now, bool_and(passing.employee_id is null),
                true, min(number.employee_no), 'unknown'
         from hikvision_sync.numbers number
+        left join hikvision_sync.passing() passing on passing.employee_id = number.employee_id
         where number.hardware = p_hardware and number.there
-          and not exists (select from hikvision_sync.passing() passing
-                          where passing.employee_no = number.employee_no
-                            and passing.employee_id <> number.employee_id)
         group by number.employee_id
         order by number.employee_id
         on conflict (terminal_id, employee_id) do update set
