@@ -148,6 +148,16 @@ begin
     return null;
 end $$;
 
+-- Write down everybody of whom the ledger has a pair, after angajati or angajati_biometrie was
+-- emptied: a truncate fires no other trigger. No webhook is sent; a receiver finds it by itself.
+create or replace function hikvision_sync.table_emptied()
+returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+    insert into hikvision_sync.edits (employee_id)
+        select distinct pair.employee_id from hikvision_sync.pairs pair;
+    return null;
+end $$;
+
 -- Note that a terminal was added, or that its address, credentials or status changed.
 -- Promise: a terminal that becomes active is filled with everybody. The reason for its rest may be
 -- gone: the terminal is tried again at once, also when a receiver is just finding the old values
@@ -170,7 +180,7 @@ select hikvision_sync.grant_to_service_role();
 commit;
 
 -- Postgres allows only one event, and no list of columns, for a trigger with transition tables. So
--- each table has three triggers, and the functions compare the columns.
+-- each table has a trigger for each event, and the functions compare the columns.
 begin;
 set local lock_timeout = '2s';
 
@@ -186,6 +196,9 @@ create or replace trigger hikvision_sync_deleted
     after delete on public.angajati
     referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_edited();
+create or replace trigger hikvision_sync_emptied
+    after truncate on public.angajati
+    for each statement execute function hikvision_sync.table_emptied();
 
 commit;
 
@@ -204,6 +217,9 @@ create or replace trigger hikvision_sync_deleted
     after delete on public.angajati_biometrie
     referencing old table as old_rows
     for each statement execute function hikvision_sync.angajati_biometrie_edited();
+create or replace trigger hikvision_sync_emptied
+    after truncate on public.angajati_biometrie
+    for each statement execute function hikvision_sync.table_emptied();
 
 commit;
 

@@ -240,8 +240,8 @@ begin
           and ours.tgrelid in (to_regclass('public.angajati'),
                                to_regclass('public.angajati_biometrie'),
                                to_regclass('public.dispozitive_pontaj'));
-    return query select 'triggers', case when v_count < 8
-        then 'only ' || v_count || ' of 8 triggers are there and enabled: run sql/0003_triggers.sql'
+    return query select 'triggers', case when v_count < 10
+        then 'only ' || v_count || ' of 10 triggers are there and enabled: run sql/0003_triggers.sql'
         end, null::text;
     select count(*) into v_count
         from public.dispozitive_pontaj device where device.status = 'activ';

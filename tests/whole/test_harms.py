@@ -36,7 +36,9 @@ async def company(embedded_postgres: PostgresServer) -> AsyncIterator[Company]:
 async def green(company: Company) -> None:
     """Wait until nothing differs or waits, and everybody is confirmed."""
     assert await company.converged(), await company.report()
-    assert await company.run("select from hikvision_sync_status() where failed + unknown > 0") == []
+    assert (
+        await company.run("select 1 from hikvision_sync_status() where failed + unknown > 0") == []
+    )
 
 
 async def confirmed_at(company: Company, place: int = 0) -> datetime | None:
@@ -196,6 +198,19 @@ async def test_edits_made_while_the_triggers_were_off_arrive(
     assert company.on()["1003"] == ("Om3", None)
     assert company.on()["1004"] == ("Om4", "poza-7.jpg")
     assert {"1000", "1002", "1005"} & set(company.on()) == set()
+
+
+@pytest.mark.parametrize("table", ["angajati, angajati_biometrie", "angajati_biometrie"])
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_nobody_passes_after_their_table_was_emptied(
+    company: Company, policy: LeaverPolicy, table: str
+) -> None:
+    company.verify_every(3600.0)  # it is the trigger that tells
+    await company.begin_day(policy=policy, terminals=1)
+    await staff(company)
+    await company.run(f"truncate {table}")
+    await eventually(lambda: company.on() == {})
+    assert await company.converged(), await company.report()
 
 
 @pytest.mark.parametrize("private", [False, True])
