@@ -55,6 +55,7 @@ async def test_a_terminal_is_called_no_more_often_than_is_documented() -> None:
     found = {row.what: (row.ours, row.baseline) for row in await device_calls.measure(quick=True)}
     assert found["rename: calls"] == (2, 2)
     assert found["new photo: calls"] == (3, 2)
+    assert found["new person with photo, in one save: calls"][0] == 3
     [hired] = [figures for what, figures in found.items() if "at once: calls" in what]
     assert hired[0] == 3  # 2 of them: each its two calls, and a search before and after
     unchanged = {
