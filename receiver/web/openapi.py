@@ -175,7 +175,11 @@ _SCHEMAS: Final[Json] = {
                         "in_step": _COUNT,
                         "wanted": _COUNT,
                         "failed": _COUNT,
+                        "unknown": _COUNT,
                         "oldest_wanted_at": _MAYBE_TEXT,
+                        "confirmed_at": _MAYBE_TEXT,
+                        "verified_at": _MAYBE_TEXT,
+                        "verified": {"anyOf": [_VERIFIED, {"type": "null"}]},
                     }
                 )
             ),
