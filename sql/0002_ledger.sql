@@ -433,8 +433,7 @@ begin
         on conflict (hardware, employee_no) do update
         set employee_id = excluded.employee_id, there = excluded.there;
     delete from hikvision_sync.numbers number
-        where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
-          and p_hardware <> p_hardware_before;
+        where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text;
     update hikvision_sync.numbers number set there = holder.employee_id is null
         from hikvision_sync.numbers known
         left join hikvision_sync.passing() holder

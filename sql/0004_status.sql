@@ -56,15 +56,11 @@ returns table (
         from hikvision_sync.pairs pair
         group by pair.terminal_id
     ) counted on counted.terminal_id = device.id
-    cross join (
-        -- The first in the order of ids, which all but is that of the times.
-        select (select edit.edited_at from hikvision_sync.edits edit
-                where edit.employee_id is not null order by edit.id limit 1) as at
-    ) first_edit
     cross join lateral (
         select least(
             counted.oldest_wanted_at,
-            first_edit.at,
+            (select min(edit.edited_at) from hikvision_sync.edits edit
+             where edit.employee_id is not null),
             (select min(edit.edited_at) from hikvision_sync.edits edit
              where edit.terminal_id = device.id)
         ) as at

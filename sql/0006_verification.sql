@@ -5,7 +5,7 @@ begin;
 
 -- Return who may be behind some numbers on a leased terminal: whom HR gave the number, whom the
 -- terminal's pair gives it, and whom it was put there for. One row for each number and employee.
--- known: the number was put on this hardware, or the pair has it. No row where the lease is lost.
+-- No row where the lease is lost.
 create or replace function public.hikvision_sync_owners(
     p_terminal_id uuid, p_fence bigint, p_employee_nos text[]
 ) returns table (
