@@ -85,12 +85,12 @@ async def _counted(who: Who, postgres: PostgresServer, people: int) -> dict[str,
         await resync_all(world)
         found[f"resync of {everybody + more} unchanged"] = _since(world, before, everybody + more)
         persons = list(world.sites[0].terminal.persons.values())
-        for person in persons[:: 100 if len(persons) > 100 else 5]:
+        changed = persons[:: 100 if len(persons) > 100 else 5]
+        for person in changed:
             person.name = "Altcineva"
-        changed = len(persons[:: 100 if len(persons) > 100 else 5])
         before = len(calls(world))
         await resync_all(world)
-        what = f"resync of {everybody + more}, {changed} of them changed at the terminal"
+        what = f"resync of {everybody + more}, {len(changed)} of them changed at the terminal"
         found[what] = _since(world, before, everybody + more)
         return found
 

@@ -146,7 +146,7 @@ class Company:
         """Have each terminal asked for everybody so often, by receivers that start from now on."""
         self._settings = replace(self._settings, verify_hours=seconds / 3600)
 
-    async def change_policy(self, policy: LeaverPolicy) -> None:
+    def change_policy(self, policy: LeaverPolicy) -> None:
         """Have leavers treated so by receivers that start from now on."""
         self._settings = replace(self._settings, leaver_policy=policy)
 

@@ -6,22 +6,20 @@ that is newer than the harm.
 """
 
 import asyncio
-import copy
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import pytest
 
 from receiver.core.models import LeaverPolicy
 from receiver.sandbox.database.postgres import PostgresServer
-from receiver.sandbox.portraits import portrait
 from tests.support.hr_days import Company, open_company
 from tests.support.waiting import eventually
 
 POLICIES: tuple[LeaverPolicy, ...] = ("expire", "delete")
 VERIFY_S = 0.8
 """How often each terminal is asked for everybody here."""
-OFF_TRIGGERS = ("angajati", "angajati_biometrie", "dispozitive_pontaj")
 
 
 @pytest.fixture
@@ -63,9 +61,10 @@ async def staff(company: Company, count: int = 4) -> list[str]:
     return people
 
 
-async def put_right(company: Company, harm: Callable[[], Awaitable[None]]) -> None:
+@asynccontextmanager
+async def put_right(company: Company) -> AsyncIterator[None]:
     """Do a harm, and wait until it is put right; nothing is confirmed of the harmed meanwhile."""
-    await harm()
+    yield
     harmed_at = await now(company)
     assert await company.faults() != []
     while await company.faults():
@@ -95,12 +94,8 @@ async def test_a_terminal_that_is_reset_is_filled_again(
     await company.set_status(people[0], "inactiv")
     await green(company)
 
-    async def reset() -> None:
-        for number in list(company.terminals[0].persons):
-            if number in company.on():
-                del company.terminals[0].persons[number]
-
-    await put_right(company, reset)
+    async with put_right(company):
+        company.reset(0)
     assert len(company.on()) == 3
 
 
@@ -114,7 +109,7 @@ async def test_a_backup_that_a_terminal_is_given_back_lets_nobody_in_who_left(
     """Also somebody of whom HR has no row any more: only the memory of the hardware knows them."""
     await company.begin_day(policy=policy, terminals=1)
     people = await staff(company)
-    backup = copy.deepcopy(company.terminals[0].persons)
+    company.back_up(0)
     if gone:
         await company.delete(people[0])
     else:
@@ -123,11 +118,8 @@ async def test_a_backup_that_a_terminal_is_given_back_lets_nobody_in_who_left(
     await company.renumber(people[2], 3000)
     await green(company)
 
-    async def give_back() -> None:
-        company.terminals[0].persons.clear()
-        company.terminals[0].persons.update(copy.deepcopy(backup))
-
-    await put_right(company, give_back)
+    async with put_right(company):
+        company.give_back(0)
     assert set(company.on()) == {"1001", "3000", "1003"}
 
 
@@ -140,7 +132,7 @@ async def test_what_is_changed_at_a_terminal_is_put_right(
     await staff(company)
     persons = company.terminals[0].persons
 
-    async def change() -> None:
+    async with put_right(company):
         match what:
             case "person":
                 del persons["1001"]
@@ -153,20 +145,8 @@ async def test_what_is_changed_at_a_terminal_is_put_right(
             case _:
                 persons["1001"].enabled = False  # which means without end (G1 p.299)
 
-    await put_right(company, change)
-
 
 # In HR's tables
-
-
-async def unseen(company: Company, *statements: str) -> None:
-    """Run statements while no trigger is on, as a restore does."""
-    for table in OFF_TRIGGERS:
-        await company.run(f"alter table {table} disable trigger user")
-    for statement in statements:
-        await company.run(statement)
-    for table in OFF_TRIGGERS:
-        await company.run(f"alter table {table} enable trigger user")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -177,22 +157,22 @@ async def test_edits_made_while_the_triggers_were_off_arrive(
     people = await staff(company, 6)
     photo = company.world.supabase.photo_url("poza-7.jpg")
 
-    async def edit() -> None:
-        await unseen(
-            company,
-            f"update angajati set status = 'inactiv' where id = '{people[0]}'",
-            f"update angajati set nume = 'Nou' where id = '{people[1]}'",
-            f"update angajati_biometrie set employee_no = 4000 where angajat_id = '{people[2]}'",
-            f"update angajati_biometrie set foto_fata_url = null where angajat_id = '{people[3]}'",
-            f"update angajati_biometrie set foto_fata_url = '{photo}'"
-            f" where angajat_id = '{people[4]}'",
-            f"delete from angajati where id = '{people[5]}'",
-            "insert into angajati (nume, prenume) values ('Nevazut', 'Ion')",
+    statements = (
+        f"update angajati set status = 'inactiv' where id = '{people[0]}'",
+        f"update angajati set nume = 'Nou' where id = '{people[1]}'",
+        f"update angajati_biometrie set employee_no = 4000 where angajat_id = '{people[2]}'",
+        f"update angajati_biometrie set foto_fata_url = null where angajat_id = '{people[3]}'",
+        f"update angajati_biometrie set foto_fata_url = '{photo}' where angajat_id = '{people[4]}'",
+        f"delete from angajati where id = '{people[5]}'",
+        "insert into angajati (nume, prenume) values ('Nevazut', 'Ion')",
+        (
             "insert into angajati_biometrie (angajat_id, employee_no)"
-            " select id, 5000 from angajati where nume = 'Nevazut'",
-        )
-
-    await put_right(company, edit)
+            " select id, 5000 from angajati where nume = 'Nevazut'"
+        ),
+    )
+    async with put_right(company), company.unseen():
+        for statement in statements:
+            await company.run(statement)
     assert company.on()["4000"] == ("Om2", "poza-2.jpg")
     assert company.on()["5000"] == ("Nevazut", None)
     assert company.on()["1003"] == ("Om3", None)
@@ -300,9 +280,9 @@ async def test_a_changed_policy_reaches_who_left_before(
     people = await staff(company)
     await company.set_status(people[0], "inactiv")
     await company.delete(people[1])
-    assert await eventually_unfinished(company)
+    await nothing_left(company)
     await company.stop_receivers()
-    await company.change_policy(after)
+    company.change_policy(after)
     await company.start_receiver()
     await green(company)
     for place in (0, 1):
@@ -310,11 +290,10 @@ async def test_a_changed_policy_reaches_who_left_before(
         assert ("1000" in company.terminals[place].persons) is (after == "expire")
 
 
-async def eventually_unfinished(company: Company) -> bool:
+async def nothing_left(company: Company) -> None:
     """Wait until nothing is left to do; under `keep` the terminals differ from the tables."""
     while await company.unfinished():  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.02)
-    return True
 
 
 # What it costs
@@ -325,8 +304,6 @@ async def test_a_verification_that_finds_nothing_costs_a_search_and_writes_nothi
 ) -> None:
     await company.begin_day(terminals=1)
     await staff(company)
-    before = portrait("poza-0.jpg")
-    assert before
     calls = [c for c in company.terminals[0].sightings.calls if c.authenticated]
     at = await now(company)
     await eventually(lambda: _confirmed_since(company, at))
