@@ -66,7 +66,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             client,
             receiver_name(),
             look_s=settings.look_s,
-            verify_s=settings.verify_hours * 3600.0,
+            verify_s=settings.verify_s,
             policy=settings.leaver_policy,
         )
         company = Company(client, settings.supabase_url)

@@ -60,9 +60,7 @@ class Diagnosis:
                 self.terminals[name.removeprefix(TERMINAL)] = state
                 yield figures.edits(state)
             if name.startswith(VERIFICATION):
-                yield figures.verification(
-                    json.loads(detail or ""), verify_s=settings.verify_hours * 3600.0
-                )
+                yield figures.verification(json.loads(detail or ""), verify_s=settings.verify_s)
 
 
 def _of_setup(check: DatabaseCheck, settings: Settings) -> Finding:

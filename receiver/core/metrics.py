@@ -112,12 +112,7 @@ class Metrics:
     def stand(self, standings: Sequence[Standing] | None) -> None:
         """Show how the active terminals stand now; None where the ledger did not say."""
         self._ledger_up.set(standings is not None)
-        for gauge in (
-            self._pairs,
-            self._oldest_wanted,
-            self._oldest_confirmed,
-            self._resting,
-        ):
+        for gauge in (self._pairs, self._oldest_wanted, self._oldest_confirmed, self._resting):
             gauge.clear()  # a terminal that is not active any more, a reason that is gone
         for one in standings or ():
             for state, count in one.pairs.items():

@@ -124,18 +124,6 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """What is to be recorded of one pair."""
-
-    pair: Pair
-    outcome: "Outcome"
-    retry_s: float | None
-    """Seconds until the pair is due again; None: done."""
-    confirmed_at: float | None
-    """When the terminal itself said so, on this process's monotonic clock; None: it did not."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Leased:
     """A terminal whose lease is ours, and what the ledger remembers of it."""
 
@@ -259,3 +247,15 @@ class Outcome:
     """What stood in the way, if anything; decides about the retry."""
     expected: tuple[Expected, ...] = ()
     """What the terminal will say when it is read back, if it did what it confirmed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What is to be recorded of one pair."""
+
+    pair: Pair
+    outcome: Outcome
+    retry_s: float | None
+    """Seconds until the pair is due again; None: done."""
+    confirmed_at: float | None
+    """When the terminal itself said so, on this process's monotonic clock; None: it did not."""

@@ -184,6 +184,11 @@ class Settings:
     ] = 8000
 
     @property
+    def verify_s(self) -> float:
+        """Return how often each terminal is asked for everybody, in seconds."""
+        return self.verify_hours * 3600.0
+
+    @property
     def face_timeout_s(self) -> float:
         """Return how long a call that models a face may take, in seconds."""
         return max(FACE_TIMEOUT_S, self.device_timeout_s)

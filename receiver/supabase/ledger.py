@@ -18,12 +18,12 @@ from receiver.core.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
 from receiver.core.models import (
     Capabilities,
     Claim,
-    Different,
     Held,
     LeaseAnswer,
     Leased,
     LeaverPolicy,
     Owner,
+    PageVerdict,
     Pair,
     Progress,
     Recorded,
@@ -217,16 +217,16 @@ class Ledger:
         *,
         lease_s: float,
         asked_at: float,
-        confirmed: Sequence[Owner],
-        different: Sequence[Different],
-        progress: Progress,
+        verdict: PageVerdict,
+        progress: Progress | None,
         ended: bool,
     ) -> None:
         """Note what a page showed that was asked for at `asked_at`, on the monotonic clock.
 
-        `ended`: it was the last one. Raises LeaseLost where the lease is lost.
+        `ended`: it was the last one. No `progress`: the terminal cannot be asked whom it holds.
+        Raises LeaseLost where the lease is lost.
         """
-        figures = {
+        figures = progress and {
             "persons": progress.persons,
             "different": progress.different,
             "unknown": progress.unknown,
@@ -238,7 +238,8 @@ class Ledger:
             p_lease_seconds=lease_s,
             p_ago=time.monotonic() - asked_at,
             p_confirmed=[
-                {"employee_id": str(one.employee_id), "version": one.version} for one in confirmed
+                {"employee_id": str(one.employee_id), "version": one.version}
+                for one in verdict.confirmed
             ],
             p_different=[
                 {
@@ -246,26 +247,10 @@ class Ledger:
                     "number": one.number,
                     "leaves": one.leaves,
                 }
-                for one in different
+                for one in verdict.different
             ],
-            p_state=None if ended else asdict(progress),
+            p_state=asdict(progress) if progress and not ended else None,
             p_found=figures,
-        )
-
-    async def not_verifiable(
-        self, terminal_id: UUID, fence: int, *, lease_s: float, asked_at: float
-    ) -> None:
-        """Note that a terminal cannot be asked for everybody; raise LeaseLost."""
-        await self._call_under_lease(
-            "verified",
-            p_terminal_id=str(terminal_id),
-            p_fence=fence,
-            p_lease_seconds=lease_s,
-            p_ago=time.monotonic() - asked_at,
-            p_confirmed=[],
-            p_different=[],
-            p_state=None,
-            p_found=None,
         )
 
     async def photos_due(self, *, limit: int) -> list[SeenPhoto]:

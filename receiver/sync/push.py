@@ -110,7 +110,6 @@ class Pushes:
         except TerminalError as error:
             return await self._could_not_ask(visit, pairs, employees, error)
         pushes: list[Push] = []
-        in_hand: list[UUID] = []
         owners: dict[str, UUID] = {}
         for pair in pairs:
             if owners.get(pair.held.employee_no or "", pair.employee_id) != pair.employee_id:
@@ -120,23 +119,18 @@ class Pushes:
             outcome = already_so(employee, pair.held, self._policy, asked)
             if outcome is not None:
                 push = Push(pair=pair, employee=employee, outcome=outcome, confirmed_at=asked_at)
-                pushes.append(push)
-                if watcher is not None:
-                    watcher.reached(push)
-                continue
-            pair = await _wanted(visit, pair)  # noqa: PLW2901
-            if watcher is not None:  # HR may have edited since the page was read
-                employee = await watcher.employee(employee.id)
-            held = corrected(employee, pair.held, asked)
-            push = await self.push(visit, replace(pair, held=held), employee)
-            if push.outcome.held.employee_no is not None:
-                owners[push.outcome.held.employee_no] = pair.employee_id
+            else:
+                pair = await _wanted(visit, pair)  # noqa: PLW2901
+                if watcher is not None:  # HR may have edited since the page was read
+                    employee = await watcher.employee(employee.id)
+                held = corrected(employee, pair.held, asked)
+                push = await self.push(visit, replace(pair, held=held), employee)
+                if push.outcome.held.employee_no is not None:
+                    owners[push.outcome.held.employee_no] = pair.employee_id
             pushes.append(push)
-            in_hand.append(employee.id)
             if watcher is not None:
                 watcher.reached(push)
-            ends = push.outcome.status == "fatal" or visit.resting or visit.is_unanswering
-            if ends or visit.is_waited_for or (watcher and await watcher.interrupts(in_hand)):
+            if outcome is None and await _ends(visit, pushes, watcher):
                 break
         return await self.settle(visit, pushes)
 
@@ -238,6 +232,16 @@ class Pushes:
             outcome=failed(error, pair.held),
         )
         return await self.settle(visit, [push])
+
+
+async def _ends(visit: Visit, pushes: Sequence[Push], watcher: Watcher | None) -> bool:
+    """Return whether nobody else is to be pushed on this visit, after the last of these."""
+    if pushes[-1].outcome.status == "fatal" or visit.resting or visit.is_unanswering:
+        return True
+    if visit.is_waited_for or watcher is None:
+        return visit.is_waited_for
+    in_hand = [push.employee.id for push in pushes if push.confirmed_at is None]
+    return await watcher.interrupts(in_hand)
 
 
 async def _wanted(visit: Visit, pair: Pair) -> Pair:

@@ -25,29 +25,27 @@ async def before(
         return {}
     numbers = list(dict.fromkeys(numbers))
     try:
-        found = await _find(client, numbers)
-        return await _witnessed(client, {n: found.get(n) for n in numbers}, faces)
+        found = await _witnessed(client, await _find(client, numbers), faces)
     except TerminalError as error:
         if is_unanswering(error):
             raise
         return {}
+    return {number: found.get(number) for number in numbers}
 
 
 async def after(client: TerminalClient, expected: Sequence[Expected]) -> Mapping[str, Found]:
     """Return the persons whom it holds under the numbers that were pushed; raise TerminalError."""
-    found = await _find(client, list(dict.fromkeys(e.employee_no for e in expected)))
+    numbers = list(dict.fromkeys(e.employee_no for e in expected))
     faces = [e.employee_no for e in expected if e.face]
-    there = await _witnessed(client, found, faces)
-    for number in faces:
-        one = there.get(number)
-        if one is not None and one.faces == 0:  # the next one would not arrive by URL either
-            await client.faces.prefer_upload()
-    return {number: one for number, one in there.items() if one is not None}
+    found = await _witnessed(client, await _find(client, numbers), faces)
+    if any(number in found and found[number].faces == 0 for number in faces):
+        await client.faces.prefer_upload()  # the next one would not arrive by URL either
+    return found
 
 
 async def _witnessed(
-    client: TerminalClient, found: Mapping[str, Found | None], numbers: Sequence[str]
-) -> Mapping[str, Found | None]:
+    client: TerminalClient, found: Mapping[str, Found], numbers: Sequence[str]
+) -> Mapping[str, Found]:
     """Return what was found, with the face library as a second witness for missing faces.
 
     A person who should have a face and is said to have none is looked up there before the face is

@@ -135,19 +135,8 @@ async def _end_former(
     The faces under them go too: the ledger forgets them, and HR may give such a number to an
     employee who has no photo.
     """
-    try:
-        for number in numbers:
-            if policy == "delete":
-                await _erase(terminal, number, employee.name)
-                continue
-            await terminal.persons.end(number, employee.name)
-            with suppress(DataRefused, NotSupported, PersonAbsent):
-                await terminal.faces.remove(number)  # it has no such face, or cannot remove it
-    except DataRefused as refused:  # not given up like a hire's bad data
-        return AnswerUnexplained(refused.message)
-    except TerminalError as error:
-        return error
-    return await _fault_of_end(terminal, numbers)
+    error = await _end(terminal, employee, numbers, policy, faces_too=True)
+    return error or await _fault_of_end(terminal, numbers)
 
 
 async def _sync_number(
@@ -284,19 +273,37 @@ async def _sync_leaver(
     words = "The person may no longer pass."
     if policy == "delete":
         words = "The person is erased from the terminal."
-    try:
-        for number in numbers:
-            if policy == "delete":
-                await _erase(terminal, number, employee.name)
-            else:
-                await terminal.persons.end(number, employee.name)
-    except DataRefused as refused:  # not given up like a hire's bad data: the leaver may pass
-        return _person_failed(AnswerUnexplained(refused.message), held)
-    except TerminalError as error:
+    error = await _end(terminal, employee, numbers, policy)
+    if error is not None:
         return _person_failed(error, held)
     held = Held() if policy == "delete" else replace(held, others=())
     gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
     return _outcome("success", "done", words, held, expected=gone)
+
+
+async def _end(
+    terminal: PersonTerminal,
+    employee: Employee,
+    numbers: Sequence[str],
+    policy: LeaverPolicy,
+    *,
+    faces_too: bool = False,
+) -> TerminalError | None:
+    """End numbers, or erase them with all they have; return what stood in the way."""
+    try:
+        for number in numbers:
+            if policy == "delete":
+                await _erase(terminal, number, employee.name)
+                continue
+            await terminal.persons.end(number, employee.name)
+            if faces_too:
+                with suppress(DataRefused, NotSupported, PersonAbsent):
+                    await terminal.faces.remove(number)  # it has none, or cannot remove it
+    except DataRefused as refused:  # not given up like a hire's bad data: they may still pass
+        return AnswerUnexplained(refused.message)
+    except TerminalError as error:
+        return error
+    return None
 
 
 async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:

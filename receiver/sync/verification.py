@@ -15,7 +15,8 @@ from receiver.core.models import LeaverPolicy, PageVerdict, Progress
 from receiver.supabase.company import Company
 from receiver.sync.verdict import of_page
 from receiver.sync.visit import Visit
-from receiver.terminals.persons import Page, new_search
+from receiver.terminals.persons import new_search
+from receiver.terminals.user_info import SearchResult
 
 MAX_PERSONS = 300_000
 """Ten times what the largest terminals hold: one that never comes to an end is left."""
@@ -44,7 +45,7 @@ class Verifications:
             )
         except NotSupported as error:
             log.info("not_verified", terminal_id=str(visit.terminal_id), reason=error.message)
-            await visit.cannot_be_verified(asked_at=asked_at)
+            await visit.verified(NOTHING, None, asked_at=asked_at, ended=True)
             return
         first = page.persons[0].employee_no if page.persons else ""
         repeated = bool(first) and first == progress.first
@@ -61,7 +62,7 @@ class Verifications:
                 unknown=after.unknown,
             )
 
-    async def _judge(self, visit: Visit, page: Page) -> PageVerdict:
+    async def _judge(self, visit: Visit, page: SearchResult) -> PageVerdict:
         owners = await visit.owners([one.employee_no for one in page.persons])
         # After the pairs: who is edited in between is wanted in a newer version, and not confirmed.
         ids = list(dict.fromkeys(owner.employee_id for owner in owners))
@@ -69,7 +70,9 @@ class Verifications:
         return of_page(page.persons, owners, employees, self._policy)
 
 
-def _after(progress: Progress, page: Page, verdict: PageVerdict, search_id: str) -> Progress:
+def _after(
+    progress: Progress, page: SearchResult, verdict: PageVerdict, search_id: str
+) -> Progress:
     """Return how far the verification is after a page.
 
     Where persons were erased since the page before, those behind them have moved up by as many: the

@@ -107,13 +107,6 @@ class Visit:
         """Return the pairs of these employees here, as they are and in this order."""
         return await self._ledger.pairs(self.terminal_id, self.leased.fence, employee_ids)
 
-    async def cannot_be_verified(self, *, asked_at: float) -> None:
-        """Note that the terminal cannot be asked whom it holds."""
-        with self._lengthening() as lease_s:
-            await self._ledger.not_verifiable(
-                self.terminal_id, self.leased.fence, lease_s=lease_s, asked_at=asked_at
-            )
-
     async def take(self, employee_id: UUID) -> Pair:
         """Make one pair wanted, whatever was done before, and return it."""
         with self._lengthening() as lease_s:
@@ -161,7 +154,7 @@ class Visit:
     async def verified(
         self,
         verdict: PageVerdict,
-        progress: Progress,
+        progress: Progress | None,
         *,
         asked_at: float,
         ended: bool,
@@ -173,8 +166,7 @@ class Visit:
                 self.leased.fence,
                 lease_s=lease_s,
                 asked_at=asked_at,
-                confirmed=verdict.confirmed,
-                different=verdict.different,
+                verdict=verdict,
                 progress=progress,
                 ended=ended,
             )

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from receiver.core.errors import AnswerUnexplained, NotSupported, TerminalBusy
@@ -12,7 +12,14 @@ from receiver.core.models import Found
 from receiver.terminals.answers import NAME_REFUSED, PERSON_ABSENT, PERSON_EXISTS, Answer
 from receiver.terminals.calls import USER_DETAIL, USER_INFO, Calls, Way
 from receiver.terminals.faces import Faces
-from receiver.terminals.user_info import ENDED_AT, VALID_TO, cut, found_in, person
+from receiver.terminals.user_info import (
+    ENDED_AT,
+    VALID_TO,
+    SearchResult,
+    cut,
+    found_in,
+    person,
+)
 
 RECORD: Final = (Way(method="POST", path=f"{USER_INFO}/Record"),)
 MODIFY: Final = (
@@ -32,17 +39,6 @@ ERASE_POLL_S: Final = 0.3
 SHORT_NAME_BYTES: Final = 32
 """What the shortest name field takes, in UTF-8 (HA, FG); others take 128 (SK)."""
 MAX_PAGES: Final = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Some of the persons on a terminal, in its own order."""
-
-    persons: tuple[Found, ...]
-    more: bool
-    """Whether it says that there are more."""
-    total: int
-    """How many it says there are; 0: it does not say."""
 
 
 def new_search() -> str:
@@ -145,7 +141,7 @@ class Persons:
             if not page.more:
                 return
 
-    async def page(self, whom: Mapping[str, Any], *, search_id: str, position: int) -> Page:
+    async def page(self, whom: Mapping[str, Any], *, search_id: str, position: int) -> SearchResult:
         """Return the page that begins after so many persons; raises NotSupported as `find` does.
 
         `whom` narrows the search; empty: everybody.
@@ -167,10 +163,10 @@ class Persons:
         result = found_in(answer)
         if result is None:
             raise self._calls.error(answer)
-        persons = result.persons
         if self._calls.lacks(FACES_COUNTED):
-            persons = tuple(replace(one, faces=one.faces or None) for one in persons)
-        return Page(persons=persons, more=result.more, total=result.total)
+            persons = (replace(one, faces=one.faces or None) for one in result.persons)
+            return replace(result, persons=tuple(persons))
+        return result
 
     async def note_faces_uncounted(self) -> None:
         """Remember that this firmware says of a person with a face that they have none."""

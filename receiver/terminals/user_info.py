@@ -19,10 +19,11 @@ MAX_ENTRIES: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """One page of a search."""
+    """One page of a search, in the terminal's own order."""
 
     persons: tuple[Found, ...]
     more: bool
+    """Whether it says that there are more."""
     total: int
     """How many persons there are in all; 0: it does not say."""
 
