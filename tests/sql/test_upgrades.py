@@ -4,10 +4,10 @@ The earlier versions are in tests/fixtures/sql, because a clone without history 
 too. A file there is what one commit changed in sql/, in the order of the history; the first one
 makes all files. They are made by
 
-    git diff --no-color --no-renames --no-prefix -U0 <the commit before> <the commit> -- sql
+    git diff --no-color --no-renames --no-prefix -U0 <the commit before> <the commit> -- 'sql/*.sql'
 
-without the lines `diff --git`, `index` and `new file mode`. A version of sql/ that may be installed
-somewhere needs its file there before sql/ changes again.
+without the lines `diff --git`, `index`, `new file mode` and `deleted file mode`. A version of sql/
+that may be installed somewhere needs its file there before sql/ changes again.
 """
 
 import re
@@ -98,7 +98,10 @@ Files = dict[str, list[str]]
 
 
 def changed(files: Files, diff: str) -> Files:
-    """Apply a diff without context to files of lines; raise where it does not fit."""
+    """Apply a diff without context to files of lines; raise where it does not fit.
+
+    A file that loses all its lines is gone.
+    """
     files = {name: list(lines) for name, lines in files.items()}
     lines = iter(diff.splitlines())
     name, shift = "", 0
@@ -112,9 +115,10 @@ def changed(files: Files, diff: str) -> Files:
             files[name][place : place + gone] = new
             shift += come - gone
         else:  # `--- ` and `+++ `, in pairs
-            name, shift = Path(next(lines).removeprefix("+++ ")).name, 0
+            old_name, new_name = Path(line[4:]).name, Path(next(lines)[4:]).name
+            name, shift = old_name if new_name == "null" else new_name, 0
             files.setdefault(name, [])
-    return files
+    return {name: lines for name, lines in files.items() if lines}
 
 
 def versions() -> dict[str, Files]:
@@ -329,7 +333,7 @@ def test_the_newest_earlier_version_can_be_applied_again_and_upgraded_again(
 
 
 def test_the_history_is_complete() -> None:
-    assert len(VERSIONS) >= 25
+    assert len(VERSIONS) >= 26
     assert set(VERSIONS["01_ee5af20"]) == {
         "0001_ledger.sql",
         "0002_triggers.sql",
