@@ -13,7 +13,7 @@ begin;
 -- may wait for each other's short transactions, but never deadlock. The size is bounded, so that a
 -- call stays far below PostgREST's statement timeout (8 s).
 create or replace function hikvision_sync.spread_edits()
-returns void language plpgsql security definer set search_path = '' as $$
+returns void language plpgsql security definer set search_path = '' set row_security = off as $$
 declare
     v_terminals integer;
     v_persons integer;
@@ -158,7 +158,7 @@ create or replace function public.hikvision_sync_claim(
 ) returns table (
     terminal_id uuid, fence bigint, failures integer, device jsonb, look boolean,
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text
-) language plpgsql security definer set search_path = '' as $$
+) language plpgsql security definer set search_path = '' set row_security = off as $$
 #variable_conflict use_column
 declare
     v_now timestamptz;
@@ -323,7 +323,7 @@ create or replace function public.hikvision_sync_due(
 ) returns table (
     terminal_id uuid, fence bigint, failures integer,
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text
-) language plpgsql security definer set search_path = '' as $$
+) language plpgsql security definer set search_path = '' set row_security = off as $$
 #variable_conflict use_column
 begin
     perform hikvision_sync.spread_edits();
@@ -489,7 +489,8 @@ end $$;
 -- Want one employee, or (null) every employee, on every active terminal, as if HR had edited them.
 -- An operator calls this to fill the terminals after installing, or to have them looked through.
 create or replace function public.hikvision_sync_want(p_employee_id uuid)
-returns table (employees bigint) language plpgsql security definer set search_path = '' as $$
+returns table (employees bigint) language plpgsql security definer
+set search_path = '' set row_security = off as $$
 declare
     v_count bigint;
 begin

@@ -67,10 +67,21 @@ async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
 
 
 async def rows(query: Query) -> list[Row]:
-    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused."""
+    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused.
+
+    The rows are a table's, or those of a JSON array that a function returned as one value.
+    """
+    data = await answer(query)
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
+    return data
+
+
+async def answer(query: Query) -> Any:
+    """Send a query and return its JSON; raise SupabaseUnreachable or SupabaseRefused."""
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
-            data = (await query.execute()).data
+            return (await query.execute()).data
     except httpx.ConnectError as exc:
         raise SupabaseUnreachable(
             f"Supabase cannot be reached: {in_words(exc)}; is SUPABASE_URL right?"
@@ -83,9 +94,6 @@ async def rows(query: Query) -> list[Row]:
         raise _refusal(exc) from exc
     except (ValueError, RecursionError) as exc:
         raise SupabaseUnreachable("Supabase answered something that cannot be read.") from exc
-    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
-        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
-    return data
 
 
 def parsed(
@@ -98,7 +106,11 @@ def parsed(
         raise otherwise(words) from exc
 
 
+OURS = "HR001"
+"""The code of what our own SQL raises, in words that say what to do."""
+
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
+NO_FUNCTION = "PGRST202|42883"
 _ADVICE = (
     (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
     (r"540", "the project is paused: restore it in the Supabase dashboard"),
@@ -113,7 +125,8 @@ _ADVICE = (
         "the gateway before it answers in its place; see its dashboard and status.supabase.com",
     ),
     (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
-    (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
+    (rf"{NO_FUNCTION}|42P01|404", "are all files of sql/ applied?"),
+    (r"42703", "a column is missing: `receiver check` says which, and what mends it"),
 )
 """What to do about a code of Postgres, PostgREST or HTTP; the first match counts. PostgREST itself
 always sends a code of the first two."""
@@ -121,7 +134,9 @@ always sends a code of the first two."""
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
-    said = redact(printable(str(exc.message or ""))[:200])
+    said = redact(printable(str(exc.message or ""))[: 500 if code == OURS else 200])
+    if code == OURS:
+        return SupabaseRefused(f"HR's tables cannot be read: {said}.")
     advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")
     if _KEY_REFUSED.match(said):
         advice = "check SUPABASE_SERVICE_ROLE_KEY"

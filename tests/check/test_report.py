@@ -277,7 +277,7 @@ async def test_a_webhook_url_that_leads_elsewhere_is_reported(world: World) -> N
 )
 async def test_a_disabled_trigger_is_reported(world: World, table: str, trigger: str) -> None:
     await world.execute(f"alter table public.{table} disable trigger {trigger}")
-    assert_only_fault(await check(world), "database: triggers", "7 of 8", "sql/0003_triggers.sql")
+    assert_only_fault(await check(world), "database: triggers", "9 of 10", "sql/0003_triggers.sql")
 
 
 async def test_a_copy_of_our_tables_elsewhere_does_not_hide_a_disabled_trigger(
