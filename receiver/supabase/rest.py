@@ -13,7 +13,12 @@ import httpx
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
-from receiver.core.errors import SupabaseError, SupabaseRefused, SupabaseUnreachable
+from receiver.core.errors import (
+    SqlOutdated,
+    SupabaseError,
+    SupabaseRefused,
+    SupabaseUnreachable,
+)
 from receiver.core.http_faults import in_words
 from receiver.core.logs import printable, redact
 
@@ -110,7 +115,7 @@ OURS = "HR001"
 """The code of what our own SQL raises, in words that say what to do."""
 
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
-NO_FUNCTION = "PGRST202|42883"
+_NO_FUNCTION = "PGRST202|42883"
 _ADVICE = (
     (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
     (r"540", "the project is paused: restore it in the Supabase dashboard"),
@@ -125,7 +130,7 @@ _ADVICE = (
         "the gateway before it answers in its place; see its dashboard and status.supabase.com",
     ),
     (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
-    (rf"{NO_FUNCTION}|42P01|404", "are all files of sql/ applied?"),
+    (rf"{_NO_FUNCTION}|42P01|404", "are all files of sql/ applied?"),
     (r"42703", "a column is missing: `receiver check` says which, and what mends it"),
 )
 """What to do about a code of Postgres, PostgREST or HTTP; the first match counts. PostgREST itself
@@ -144,6 +149,7 @@ def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
         return SupabaseUnreachable(
             f"Supabase is in trouble ({code}: {said}){f': {advice}' if advice else ''}."
         )
-    return SupabaseRefused(
+    refusal = SqlOutdated if re.fullmatch(_NO_FUNCTION, code) else SupabaseRefused
+    return refusal(
         f"Supabase refused the request ({code}: {said}): {advice or 'see the Postgres log'}."
     )
