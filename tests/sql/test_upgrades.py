@@ -25,6 +25,7 @@ from receiver.sandbox.database.project import (
     apply_migrations,
     create_project,
 )
+from receiver.supabase import sql_version
 from tests.support.projects import Project, Row
 
 HISTORY = Path(__file__).parents[1] / "fixtures" / "sql"
@@ -330,6 +331,33 @@ def test_the_newest_earlier_version_can_be_applied_again_and_upgraded_again(
     apply_migrations(migrated_database)
     assert (catalog(company.hr), company.rows()) == (fresh_catalog, before)
     company.close()
+
+
+def version_in(files: Files) -> int:
+    """Return the number in 0007_version.sql; 0 for files that had no version yet."""
+    lines = files.get("0007_version.sql", ["    select 0"])
+    [number] = [line.removeprefix("    select ") for line in lines if line.startswith("    select")]
+    return int(number)
+
+
+def test_the_version_grows_with_every_change_after_the_newest_earlier_state() -> None:
+    """SQL that differs under the same number would pass for what the receiver needs."""
+    today = {
+        path.name: path.read_text(encoding="utf-8").splitlines()
+        for path in MIGRATIONS.glob("*.sql")
+    }
+    newest = VERSIONS[max(VERSIONS)]
+    if today != newest:
+        assert version_in(today) > version_in(newest)
+    assert version_in(today) == sql_version.SQL_VERSION
+
+
+def test_the_receiver_names_the_first_and_the_last_file_to_apply(database: Database) -> None:
+    names = [path.name for path in apply_migrations(database)]
+    assert (names[0], names[-1]) == sql_version.SQL_FILES
+    with Project(database) as project:
+        [row] = project.run("select hikvision_sync_version() as version")
+    assert row["version"] == sql_version.SQL_VERSION
 
 
 def test_the_history_is_complete() -> None:

@@ -15,6 +15,7 @@ import pytest
 import respx
 
 from receiver.core.errors import (
+    SqlOutdated,
     SupabaseError,
     SupabaseRefused,
     SupabaseUnreachable,
@@ -491,6 +492,72 @@ async def test_the_error_about_missing_functions_points_to_the_migrations(
         client = await connect(supabase.url, supabase.secret_key, http)
         with pytest.raises(SupabaseRefused, match="sql/"):
             await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
+
+
+async def test_sql_without_a_version_or_of_another_is_named_with_the_files_to_apply(
+    project: Project, supabase: SupabaseStandIn
+) -> None:
+    async with http_client() as http:
+        ledger = Ledger(await connect(supabase.url, supabase.secret_key, http), "t", look_s=900)
+        await ledger.fits()
+        project.run("drop function hikvision_sync_version()")
+        with pytest.raises(SqlOutdated, match=r"older than that: apply all .* 0001_tables\.sql to"):
+            await ledger.fits()
+        project.run(
+            "create function hikvision_sync_version() returns integer language sql"
+            " as 'select 99999'"
+        )
+        with pytest.raises(SqlOutdated, match=r"version 99999: apply all .* 0001_tables\.sql to"):
+            await ledger.fits()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("angajati", "id"),
+        ("angajati", "status"),
+        ("angajati_biometrie", "angajat_id"),
+        ("angajati_biometrie", "employee_no"),
+        ("angajati_biometrie", "foto_fata_url"),
+        ("dispozitive_pontaj", "ip_address"),
+    ],
+)
+async def test_a_missing_column_is_a_fault_in_words_and_nobody_is_a_leaver(
+    project: Project, directory: Company, table: str, column: str
+) -> None:
+    id_, terminal_id = hire(project, employee_no=1000), install(project)
+    project.run(f"alter table {table} rename column {column} to altfel")
+    words = f"HR's tables cannot be read: public.{table} has no column {column}: rename it back"
+    asks: list[Ask] = [lambda directory: directory.readable()]
+    if table == "dispozitive_pontaj":
+        asks += [lambda directory: directory.terminal(terminal_id), ASKS[2]]
+    else:
+        asks += [lambda directory: directory.employees([id_])]
+    for ask in asks:
+        with pytest.raises(SupabaseRefused, match=words) as error:
+            await ask(directory)
+        assert "Postgres log" not in error.value.message
+    project.run(f"alter table {table} rename column altfel to {column}")
+    await directory.readable()
+    assert (await only(directory, id_)).active
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "alter table angajati_biometrie add column alt_id uuid references angajati (id)",
+        "alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_fkey",
+        "alter table angajati drop column nume_complet, add column functie text",
+    ],
+)
+async def test_other_foreign_keys_and_columns_change_nothing(
+    project: Project, directory: Company, harm: str
+) -> None:
+    id_ = hire(project, employee_no=1000, foto_fata_url="https://x/1.jpg")
+    before = await only(directory, id_)
+    assert before.photo_url
+    project.run(harm)
+    assert await only(directory, id_) == before
 
 
 async def test_tables_that_are_missing_are_refused(project: Project, directory: Company) -> None:
