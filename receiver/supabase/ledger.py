@@ -53,11 +53,16 @@ class Ledger:
         self._look_s = look_s
 
     async def fits(self) -> None:
-        """Raise SqlOutdated where the database has another version of sql/ than ours."""
+        """Raise SqlOutdated where the database has another version of sql/ than ours.
+
+        Raises SupabaseUnreachable and SupabaseRefused as every call does.
+        """
         try:
             found = await answer(self._client.rpc("hikvision_sync_version", {}))
         except SqlOutdated:
             found = None
+        if found is not None and not isinstance(found, int):
+            raise SupabaseUnreachable("Supabase answered no version of the SQL (a proxy's page?).")
         if found != sql_version.SQL_VERSION:
             raise SqlOutdated(sql_version.not_ours(found))
 

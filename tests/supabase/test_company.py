@@ -511,6 +511,19 @@ async def test_sql_without_a_version_or_of_another_is_named_with_the_files_to_ap
             await ledger.fits()
 
 
+@pytest.mark.parametrize("body", [b'"1"', b"[]", b'{"Secret": 1}', b"<html>Secret", b"1.5", b""])
+async def test_an_answer_that_is_no_version_is_supabases_trouble_and_no_other_version(
+    body: bytes,
+) -> None:
+    with respx.mock(base_url=FAKE_URL) as router:
+        router.route().mock(return_value=httpx.Response(200, content=body))
+        async with http_client() as http:
+            ledger = Ledger(await connect(FAKE_URL, KEY, http), "t", look_s=900)
+            with pytest.raises(SupabaseUnreachable) as error:
+                await ledger.fits()
+    assert "Secret" not in error.value.message
+
+
 @pytest.mark.parametrize(
     ("table", "column"),
     [
