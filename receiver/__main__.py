@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from receiver import __version__
 from receiver.core.errors import SettingsInvalid
 from receiver.core.settings import Settings
+from receiver.supabase.sql_version import SQL_VERSION
 from receiver.web.server_flags import APP, FLAGS
 
 
@@ -18,6 +20,12 @@ def main() -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="receiver", description="Keeps Hikvision face terminals in step with HR in Supabase."
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"receiver {__version__}, SQL version {SQL_VERSION}",
+        help="print the version, and that of sql/ which it needs",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, words) in COMMANDS.items():

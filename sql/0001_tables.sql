@@ -19,6 +19,101 @@ set local lock_timeout = '2s';
 create schema if not exists hikvision_sync;
 revoke all on schema hikvision_sync from public;
 
+-- Say in words what keeps the receiver from reading some of HR's tables, and which statement mends
+-- it; null where nothing does. p_tables are names of tables in public.
+-- Promise: it names each table that is missing, each column that is missing and must not be, each
+-- column of a type that cannot be worked with, a table that its caller may not read, and one of
+-- which row security may hide rows from its caller: hidden rows would make everybody a leaver. It
+-- looks at no row. A column may be missing where others say as much: `nume_complet`, or `nume` and
+-- `prenume`; and `port`, which is 80 then.
+create or replace function hikvision_sync.fault_of(variadic p_tables text[])
+returns text language plpgsql stable set search_path = '' as $$
+begin
+    return (
+    with needed (table_name, column_name, kinds) as (values
+        ('angajati', 'id', '{uuid}'::text[]),
+        ('angajati', 'status', '{text}'),
+        ('angajati', 'nume', '{}'),
+        ('angajati', 'prenume', '{}'),
+        ('angajati_biometrie', 'angajat_id', '{uuid}'),
+        ('angajati_biometrie', 'employee_no', '{integer,text}'),
+        ('angajati_biometrie', 'foto_fata_url', '{text}'),
+        ('dispozitive_pontaj', 'id', '{uuid}'),
+        ('dispozitive_pontaj', 'ip_address', '{}'),
+        ('dispozitive_pontaj', 'username', '{}'),
+        ('dispozitive_pontaj', 'password_encrypted', '{}'),
+        ('dispozitive_pontaj', 'status', '{text}')
+    ), tables as (
+        select asked.name, to_regclass('public.' || asked.name) as oid
+        from unnest(p_tables) as asked(name)
+    ), columns as (
+        select tables.oid, attribute.attname::text as name,
+               format_type(attribute.atttypid, attribute.atttypmod) as type,
+               case when base.oid in (21, 20, 23) then 'integer'    -- smallint, bigint, integer
+                    when base.oid = 1042 then 'character'           -- its blanks would count
+                    when base.typcategory in ('S', 'E') then 'text' -- an enum counts as one
+                    else base.typname end as kind
+        from tables
+        join pg_catalog.pg_attribute attribute
+            on attribute.attrelid = tables.oid and attribute.attnum > 0
+               and not attribute.attisdropped
+        join pg_catalog.pg_type declared on declared.oid = attribute.atttypid
+        join pg_catalog.pg_type base
+            on base.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid)
+    ), faults as (
+        select tables.name, 1 as place, format(
+            'there is no table public.%1$s: rename it back (alter table public.<its new name> '
+            'rename to %1$s)', tables.name) as words
+        from tables where tables.oid is null
+        union all
+        select needed.table_name, 2, format(
+            'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename column '
+            '<its new name> to %2$s); if it was dropped, add and fill it in one transaction (alter '
+            'table public.%1$s add column %2$s %3$s)', needed.table_name, needed.column_name,
+            coalesce(needed.kinds[1], 'text'))
+        from needed
+        join tables on tables.name = needed.table_name and tables.oid is not null
+        where not exists (
+            select from columns
+            where columns.oid = tables.oid
+              and (columns.name = needed.column_name
+                   or columns.name = 'nume_complet' and needed.column_name in ('nume', 'prenume')))
+        union all
+        select needed.table_name, 3, format(
+            'public.%1$s.%2$s is %3$s and must be %4$s: alter table public.%1$s alter column %2$s '
+            'type %5$s using %2$s::%5$s', needed.table_name, needed.column_name, columns.type,
+            array_to_string(needed.kinds, ' or '), needed.kinds[1])
+        from needed
+        join tables on tables.name = needed.table_name
+        join columns on columns.oid = tables.oid and columns.name = needed.column_name
+        where needed.kinds <> '{}' and columns.kind <> all (needed.kinds)
+        union all
+        select tables.name, 4, format(
+            '%1$s may not read public.%2$s: grant select on public.%2$s to %1$s',
+            current_user, tables.name)
+        from tables where not has_table_privilege(tables.oid, 'select')
+        union all
+        select tables.name, 5, format(
+            'row security hides rows of public.%2$s from %1$s, its reader: alter role %1$s '
+            'bypassrls (or alter table public.%2$s no force row level security, where %1$s owns '
+            'it)', current_user, tables.name)
+        from tables where row_security_active(tables.oid)
+    )
+    select string_agg(faults.words, '; ' order by faults.name, faults.place) from faults);
+end $$;
+revoke all on function hikvision_sync.fault_of from public;
+
+do $$
+declare
+    v_fault text := hikvision_sync.fault_of(
+        'angajati', 'angajati_biometrie', 'dispozitive_pontaj');
+begin
+    if v_fault is not null then    -- also undoes what was made above
+        raise exception '%. Nothing was changed here: mend it, and run this file again', v_fault
+            using errcode = 'HR001';
+    end if;
+end $$;
+
 -- Edits that are not yet spread over the terminals: HR edited an employee, or a terminal has to be
 -- filled with everybody. The triggers only insert here.
 -- Promise: an edit that HR committed has a row here until claim has turned it into wanted pairs, in

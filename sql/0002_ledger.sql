@@ -13,7 +13,7 @@ begin;
 -- may wait for each other's short transactions, but never deadlock. The size is bounded, so that a
 -- call stays far below PostgREST's statement timeout (8 s).
 create or replace function hikvision_sync.spread_edits()
-returns void language plpgsql security definer set search_path = '' as $$
+returns void language plpgsql security definer set search_path = '' set row_security = off as $$
 declare
     v_terminals integer;
     v_persons integer;
@@ -153,7 +153,7 @@ $$;
 -- Return who may pass now: the active employees with a number.
 create or replace function hikvision_sync.passing()
 returns table (employee_id uuid, employee_no text)
-language sql stable security definer set search_path = '' as $$
+language sql stable security definer set search_path = '' set row_security = off as $$
     select employee.id, biometrics.employee_no::text
     from public.angajati employee
     join public.angajati_biometrie biometrics on biometrics.angajat_id = employee.id
@@ -244,7 +244,7 @@ create or replace function public.hikvision_sync_claim(
     verification jsonb,
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
     others text[], in_doubt boolean
-) language plpgsql security definer set search_path = '' as $$
+) language plpgsql security definer set search_path = '' set row_security = off as $$
 #variable_conflict use_column
 declare
     v_now timestamptz;
@@ -502,7 +502,7 @@ create or replace function public.hikvision_sync_due(
 ) returns table (
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
     others text[], in_doubt boolean
-) language plpgsql security definer set search_path = '' as $$
+) language plpgsql security definer set search_path = '' set row_security = off as $$
 #variable_conflict use_column
 begin
     perform hikvision_sync.spread_edits();
@@ -712,7 +712,8 @@ end $$;
 -- Want one employee, or (null) every employee, on every active terminal, as if HR had edited them.
 -- An operator calls this to fill the terminals after installing, or to have them looked through.
 create or replace function public.hikvision_sync_want(p_employee_id uuid)
-returns table (employees bigint) language plpgsql security definer set search_path = '' as $$
+returns table (employees bigint) language plpgsql security definer
+set search_path = '' set row_security = off as $$
 declare
     v_count bigint;
 begin

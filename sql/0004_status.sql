@@ -23,8 +23,8 @@ returns table (
     oldest_wanted_s double precision, rest_kind text,
     unknown bigint, confirmed_at timestamptz, confirmed_s double precision,
     verified_at timestamptz, verified jsonb
-) language sql stable security definer set search_path = '' as $$
-    select device.id, device.ip_address,
+) language sql stable security definer set search_path = '' set row_security = off as $$
+    select device.id, to_jsonb(device.*) ->> 'ip_address',
            case when terminal.rest_reason is not null then false
                 when terminal.looked_at is not null and terminal.looked_at > '-infinity'
                 then true end,
@@ -77,7 +77,7 @@ create or replace function public.hikvision_sync_failed(
 ) returns table (
     terminal_id uuid, employee_id uuid, status text, step text, message text,
     since timestamptz, last_attempt_at timestamptz, next_attempt_at timestamptz
-) language sql stable security definer set search_path = '' as $$
+) language sql stable security definer set search_path = '' set row_security = off as $$
     select pair.terminal_id, pair.employee_id, pair.status, pair.step, pair.message,
            case when pair.wanted > pair.done then pair.wanted_since else pair.recorded_at end,
            pair.recorded_at,

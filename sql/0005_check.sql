@@ -58,7 +58,7 @@ end $$;
 -- a terminal that does not rest was looked at; and how long ago a receiver was last seen. All times
 -- are in seconds. A check counts as no receiver: its leases bear its name, `check:…`.
 create or replace function hikvision_sync.work() returns jsonb
-language sql volatile security definer set search_path = '' as $$
+language sql volatile security definer set search_path = '' set row_security = off as $$
     select jsonb_build_object(
         'edits', (select count(*) from hikvision_sync.edits),
         'edits_s', (select extract(epoch from clock.now - min(edit.edited_at))
@@ -95,9 +95,9 @@ $$;
 -- Promise: a reason names no person: a person's number is taken out of it.
 create or replace function hikvision_sync.terminal_states()
 returns table (terminal_id uuid, state jsonb)
-language sql volatile security definer set search_path = '' as $$
+language sql volatile security definer set search_path = '' set row_security = off as $$
     select device.id, jsonb_build_object(
-        'host', device.ip_address,
+        'host', to_jsonb(device.*) ->> 'ip_address',
         'held_by', terminal.leased_by,
         'held_s', extract(epoch from clock.now - terminal.leased_at),
         'lease_left_s', extract(epoch from terminal.leased_until - clock.now),
@@ -146,9 +146,9 @@ $$;
 -- Return one row for each active terminal: when it was last asked for everybody, and what it said.
 create or replace function hikvision_sync.verifications()
 returns table (terminal_id uuid, state jsonb)
-language sql volatile security definer set search_path = '' as $$
+language sql volatile security definer set search_path = '' set row_security = off as $$
     select device.id, jsonb_build_object(
-        'host', device.ip_address,
+        'host', to_jsonb(device.*) ->> 'ip_address',
         'began_s', extract(epoch from clock_timestamp() - terminal.verify_began_at),
         'verified_s', extract(epoch from clock_timestamp() - terminal.verified_at),
         'verified', terminal.verified,
@@ -182,7 +182,7 @@ $$;
 -- and settings; they are null where the figures cannot be had.
 create or replace function public.hikvision_sync_check()
 returns table (name text, fault text, detail text)
-language plpgsql security definer set search_path = '' as $$
+language plpgsql security definer set search_path = '' set row_security = off as $$
 #variable_conflict use_column
 declare
     v_url text;
@@ -241,8 +241,8 @@ begin
                                to_regclass('public.angajati_biometrie'),
                                to_regclass('public.dispozitive_pontaj'));
     return query select 'triggers', case when v_count < 10
-        then 'only ' || v_count || ' of 10 triggers are there and enabled: run sql/0003_triggers.sql'
-        end, null::text;
+        then 'only ' || v_count || ' of 10 triggers are there and enabled: run '
+             'sql/0003_triggers.sql' end, null::text;
     select count(*) into v_count
         from public.dispozitive_pontaj device where device.status = 'activ';
     return query select 'terminals', case when v_count = 0

@@ -11,7 +11,7 @@ create or replace function public.hikvision_sync_owners(
 ) returns table (
     number text, employee_id uuid, version bigint, wanted boolean, status text,
     employee_no text, photo text, others text[]
-) language sql stable security definer set search_path = '' as $$
+) language sql stable security definer set search_path = '' set row_security = off as $$
     select owner.employee_no, owner.employee_id, coalesce(pair.wanted, 0),
            coalesce(pair.wanted > pair.done, false), pair.status, pair.employee_no, pair.photo,
            hikvision_sync.other_numbers(
@@ -152,7 +152,7 @@ end $$;
 -- Delete rows that nothing needs any more: of terminals that HR deleted, because the memory of
 -- numbers knows whom their hardware holds; and of employees whom HR deleted and no terminal holds.
 create or replace function hikvision_sync.forget_rows()
-returns void language plpgsql security definer set search_path = '' as $$
+returns void language plpgsql security definer set search_path = '' set row_security = off as $$
 begin
     delete from hikvision_sync.pairs pair where pair.ctid in (
         select old.ctid from hikvision_sync.pairs old
@@ -178,7 +178,7 @@ end $$;
 create or replace function public.hikvision_sync_photos_due(
     p_limit integer, p_every_seconds double precision
 ) returns table (employee_id uuid, reference text, etag text)
-language sql volatile security definer set search_path = '' as $$
+language sql volatile security definer set search_path = '' set row_security = off as $$
     with due as (
         select passing.employee_id, min(biometrics.foto_fata_url) as reference
         from hikvision_sync.passing() passing

@@ -14,7 +14,7 @@ set local lock_timeout = '2s';
 drop trigger if exists hikvision_sync_inserted on public.angajati;
 drop trigger if exists hikvision_sync_updated on public.angajati;
 drop trigger if exists hikvision_sync_deleted on public.angajati;
-drop trigger if exists hikvision_sync_emptied on public.angajati;
+drop trigger if exists hikvision_sync_truncated on public.angajati;
 
 commit;
 
@@ -24,7 +24,7 @@ set local lock_timeout = '2s';
 drop trigger if exists hikvision_sync_inserted on public.angajati_biometrie;
 drop trigger if exists hikvision_sync_updated on public.angajati_biometrie;
 drop trigger if exists hikvision_sync_deleted on public.angajati_biometrie;
-drop trigger if exists hikvision_sync_emptied on public.angajati_biometrie;
+drop trigger if exists hikvision_sync_truncated on public.angajati_biometrie;
 
 commit;
 

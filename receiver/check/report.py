@@ -40,6 +40,8 @@ async def findings(settings: Settings, *, people: bool = False) -> AsyncIterator
         ledger = Ledger(client, check_name(), look_s=settings.look_s)
         company = Company(client, settings.supabase_url)
         try:
+            await ledger.fits()
+            await company.readable()
             diagnosis, took_s = await _ask(ledger)
             began = time.monotonic()
             terminals = await company.active_terminals()

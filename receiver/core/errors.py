@@ -26,7 +26,8 @@ ReceiverError
 │       └── ReceiverStopping        503
 ├── SupabaseError                   the database, seen through PostgREST
 │   ├── SupabaseUnreachable         worth asking again
-│   └── SupabaseRefused             wrong key, missing migration: somebody must act
+│   └── SupabaseRefused             wrong key, missing column: somebody must act
+│       └── SqlOutdated             it has no such function, or another version of sql/
 ├── TerminalError                   one terminal, or one call to it
 │   ├── TerminalUnusable            its row in the database cannot be worked with
 │   ├── TerminalUnreachable         no connection, or cut mid-answer
@@ -231,6 +232,10 @@ class SupabaseUnreachable(SupabaseError):
 
 class SupabaseRefused(SupabaseError):
     """Supabase refused the request."""
+
+
+class SqlOutdated(SupabaseRefused):
+    """The database has another version of sql/ than this receiver needs."""
 
 
 class TerminalError(ReceiverError):

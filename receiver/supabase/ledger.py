@@ -1,4 +1,4 @@
-"""The functions hikvision_sync_* as Python: claim, renew, record, release, want, check.
+"""The functions hikvision_sync_* as Python: claim, renew, record, release, version, check.
 
 Concurrency lives in SQL (sql/0002_ledger.sql); this module calls and parses. Every call but claim
 may be repeated; the ones of a visit are, when their answer got lost. A lost claim or lease costs
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from supabase import AsyncClient
 
-from receiver.core.errors import LeaseLost, SupabaseRefused, SupabaseUnreachable
+from receiver.core.errors import LeaseLost, SqlOutdated, SupabaseRefused, SupabaseUnreachable
 from receiver.core.models import (
     Capabilities,
     Claim,
@@ -30,7 +30,8 @@ from receiver.core.models import (
     Rest,
     Standing,
 )
-from receiver.supabase.rest import Row, T, parsed, rows
+from receiver.supabase import sql_version
+from receiver.supabase.rest import Row, T, answer, parsed, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
 """Before the second and the third attempt of a call whose answer got lost."""
@@ -82,6 +83,20 @@ class Ledger:
         self._look_s = look_s
         self._verify_s = verify_s
         self._policy = policy
+
+    async def fits(self) -> None:
+        """Raise SqlOutdated where the database has another version of sql/ than ours.
+
+        Raises SupabaseUnreachable and SupabaseRefused as every call does.
+        """
+        try:
+            found = await answer(self._client.rpc("hikvision_sync_version", {}))
+        except SqlOutdated:
+            found = None
+        if found is not None and not isinstance(found, int):
+            raise SupabaseUnreachable("Supabase answered no version of the SQL (a proxy's page?).")
+        if found != sql_version.SQL_VERSION:
+            raise SqlOutdated(sql_version.not_ours(found))
 
     async def claim(self, *, lease_s: float, limit: int) -> Claim | None:
         """Lease the terminal that waited longest for due work; None when nothing is due."""

@@ -13,7 +13,12 @@ import httpx
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
-from receiver.core.errors import SupabaseError, SupabaseRefused, SupabaseUnreachable
+from receiver.core.errors import (
+    SqlOutdated,
+    SupabaseError,
+    SupabaseRefused,
+    SupabaseUnreachable,
+)
 from receiver.core.http_faults import in_words
 from receiver.core.logs import printable, redact
 
@@ -67,10 +72,21 @@ async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
 
 
 async def rows(query: Query) -> list[Row]:
-    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused."""
+    """Send a query and return its rows; raise SupabaseUnreachable or SupabaseRefused.
+
+    The rows are a table's, or those of a JSON array that a function returned as one value.
+    """
+    data = await answer(query)
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
+    return data
+
+
+async def answer(query: Query) -> Any:
+    """Send a query and return its JSON; raise SupabaseUnreachable or SupabaseRefused."""
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
-            data = (await query.execute()).data
+            return (await query.execute()).data
     except httpx.ConnectError as exc:
         raise SupabaseUnreachable(
             f"Supabase cannot be reached: {in_words(exc)}; is SUPABASE_URL right?"
@@ -83,9 +99,6 @@ async def rows(query: Query) -> list[Row]:
         raise _refusal(exc) from exc
     except (ValueError, RecursionError) as exc:
         raise SupabaseUnreachable("Supabase answered something that cannot be read.") from exc
-    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
-        raise SupabaseUnreachable("Supabase answered something that is not rows (a proxy's page?).")
-    return data
 
 
 def parsed(
@@ -98,7 +111,11 @@ def parsed(
         raise otherwise(words) from exc
 
 
+OURS = "HR001"
+"""The code of what our own SQL raises, in words that say what to do."""
+
 _KEY_REFUSED = re.compile(r"(Invalid|No) API key")  # the gateway, which gives no code
+_NO_FUNCTION = "PGRST202|42883"
 _ADVICE = (
     (r"53100|25006", "its disk is full: see Database > Settings in the Supabase dashboard"),
     (r"540", "the project is paused: restore it in the Supabase dashboard"),
@@ -113,7 +130,8 @@ _ADVICE = (
         "the gateway before it answers in its place; see its dashboard and status.supabase.com",
     ),
     (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
-    (r"PGRST202|42883|42P01|404", "are all files of sql/ applied?"),
+    (rf"{_NO_FUNCTION}|42P01|404", "are all files of sql/ applied?"),
+    (r"42703", "a column is missing: `receiver check` says which, and what mends it"),
 )
 """What to do about a code of Postgres, PostgREST or HTTP; the first match counts. PostgREST itself
 always sends a code of the first two."""
@@ -121,7 +139,9 @@ always sends a code of the first two."""
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
-    said = redact(printable(str(exc.message or ""))[:200])
+    said = redact(printable(str(exc.message or ""))[: 500 if code == OURS else 200])
+    if code == OURS:
+        return SupabaseRefused(f"HR's tables cannot be read: {said}.")
     advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")
     if _KEY_REFUSED.match(said):
         advice = "check SUPABASE_SERVICE_ROLE_KEY"
@@ -129,6 +149,7 @@ def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
         return SupabaseUnreachable(
             f"Supabase is in trouble ({code}: {said}){f': {advice}' if advice else ''}."
         )
-    return SupabaseRefused(
+    refusal = SqlOutdated if re.fullmatch(_NO_FUNCTION, code) else SupabaseRefused
+    return refusal(
         f"Supabase refused the request ({code}: {said}): {advice or 'see the Postgres log'}."
     )

@@ -7,6 +7,7 @@ another. A terminal that fails is left, and rests; its pairs stay wanted in the 
 """
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 
@@ -40,6 +41,10 @@ SUPABASE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 SUPABASE_REST_S = 10.0
 """For a terminal whose employees cannot be read: its next visit would fail at once too."""
+
+DATABASE_ASKED_S = 30.0
+"""How often the database is asked whether the work could be done: whether its SQL is ours, and
+whether HR's tables can be read."""
 
 MAKE_WAY_S = 0.5
 """How long a terminal is left to the button that waits for it, which asks every 0.25 s."""
@@ -76,8 +81,18 @@ class Worker:
         self._free_lanes = asyncio.Semaphore(settings.device_lanes)
         self._visiting: set[asyncio.Task[None]] = set()
         self._failed_claims = 0
-        self.fault: str | None = "The database has not been asked yet."
-        """Why the worker cannot do its work; None when it can."""
+        self._database_asked_at = -math.inf
+        self._claim_fault: str | None = "The database has not been asked yet."
+        self._visit_fault: str | None = None
+        self._visit_failed_at = -math.inf
+
+    @property
+    def fault(self) -> str | None:
+        """Return why the worker cannot do its work; None when it can.
+
+        A failed visit's fault stays until a visit did its work, although claims succeed meanwhile.
+        """
+        return self._claim_fault or self._visit_fault
 
     def wake(self) -> None:
         """Have the ledger asked soon; any number of wakes before that count as one."""
@@ -89,14 +104,17 @@ class Worker:
         while not self._stopping.is_set():
             self._awake.clear()
             try:
+                await self._ask_database()
                 nothing_due = 0 if await self._serve_all_due() else nothing_due + 1
                 self._note_supabase(None)
+                if nothing_due:
+                    self._forget_visit_fault()
             except SupabaseError as error:
                 self._note_supabase(error)
                 await self._pause_after_failure()
                 continue
             except Exception:  # the loop must outlive a mistake of ours: edits wait behind it
-                self.fault = "The worker met an unexpected error; see the log."
+                self._claim_fault = "The worker met an unexpected error; see the log."
                 log.exception("worker_failed")
                 await self._pause_after_failure()
                 continue
@@ -110,6 +128,14 @@ class Worker:
         self._stopping.set()
         self._gate.close()
         self._awake.set()
+
+    async def _ask_database(self) -> None:
+        """Raise SupabaseError where the database's SQL is not ours, or HR's tables unreadable."""
+        if time.monotonic() - self._database_asked_at < DATABASE_ASKED_S:
+            return
+        await self._ledger.fits()
+        await self._company.readable()
+        self._database_asked_at = time.monotonic()
 
     async def _serve_all_due(self) -> int:
         """Begin a visit for each terminal that is due, and return how many there were."""
@@ -154,7 +180,7 @@ class Worker:
         except LeaseLost as error:
             log.warning("lease_lost", terminal_id=str(claim.terminal_id), reason=error.message)
         except SupabaseError as error:
-            self._note_supabase(error)
+            self._note_visit_failed(error)
             visit.resting = visit.resting or Rest(
                 seconds=SUPABASE_REST_S, reason=error.message, kind="supabase"
             )
@@ -175,6 +201,8 @@ class Worker:
         else:
             visit.open(terminal)
             await self._pushes.serve(visit, claim.pairs, employees)
+            if claim.pairs:
+                self._visit_fault = None
             if claim.verification is not None and visit.resting is None:
                 await self._verify(visit, claim.verification)
 
@@ -203,11 +231,23 @@ class Worker:
             if self._failed_claims:
                 log.info("supabase_back")
             self._failed_claims = 0
-            self.fault = None
+            self._claim_fault = None
         else:
             self._failed_claims += 1
-            self.fault = error.message
+            self._claim_fault = error.message
+            self._database_asked_at = -math.inf
             log.warning("supabase_failed", reason=error.message, in_a_row=self._failed_claims)
+
+    def _note_visit_failed(self, error: SupabaseError) -> None:
+        self._visit_fault = error.message
+        self._visit_failed_at = time.monotonic()
+        self._database_asked_at = -math.inf
+        log.warning("supabase_failed", reason=error.message)
+
+    def _forget_visit_fault(self) -> None:
+        """Nothing is due: what failed would be again by now, had it not been done elsewhere."""
+        if not self._visiting and time.monotonic() - self._visit_failed_at > 2 * SUPABASE_REST_S:
+            self._visit_fault = None
 
     async def _pause_after_failure(self) -> None:
         pauses = SUPABASE_PAUSES_S

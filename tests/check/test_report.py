@@ -10,8 +10,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import psycopg
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,6 +25,7 @@ from receiver.sandbox.database.postgres import PostgresServer
 from receiver.sandbox.loopback import LoopbackServer
 from receiver.sandbox.terminal.simulated import Profile
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
+from receiver.supabase.sql_version import SQL_VERSION
 
 ROOT = Path(__file__).parents[2]
 PROFILES = {"poarta": Profile(name="modern"), "depozit": Profile(name="xml", answers="xml")}
@@ -262,6 +265,68 @@ async def test_a_missing_last_migration_is_reported(world: World) -> None:
     assert_only_fault(await check(world), "sql/")
 
 
+async def test_sql_older_than_the_receivers_is_reported_with_the_files_to_apply(
+    world: World,
+) -> None:
+    await world.execute("drop function public.hikvision_sync_version()")
+    assert_only_fault(
+        await check(world), "older than that", "0001_tables.sql to 0008_version.sql, in the order"
+    )
+
+
+async def test_sql_of_another_version_is_reported(world: World) -> None:
+    await world.execute(
+        "create or replace function public.hikvision_sync_version() returns integer"
+        " language sql as 'select 1000'"
+    )
+    assert_only_fault(await check(world), "needs version 1 of the SQL", "version 1000")
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("angajati", "status"),
+        ("angajati_biometrie", "angajat_id"),
+        ("angajati_biometrie", "foto_fata_url"),
+        ("dispozitive_pontaj", "ip_address"),
+    ],
+)
+async def test_a_renamed_column_is_reported_with_the_statement_that_mends_it(
+    world: World, table: str, column: str
+) -> None:
+    await world.execute(f"alter table {table} rename column {column} to altfel")
+    words = f"alter table public.{table} rename column <its new name> to {column}"
+    assert_only_fault(await check(world), "HR's tables cannot be read", words)
+    await world.execute(f"alter table {table} rename column altfel to {column}")
+    assert (await check(world)).code == 0
+
+
+async def test_row_security_that_hides_rows_from_our_functions_is_reported(world: World) -> None:
+    await world.execute("alter table angajati force row level security")
+    assert (await check(world)).code == 0
+    with psycopg.connect(world.database.superuser_dsn, autocommit=True) as superuser:
+        superuser.execute("alter role project_owner nobypassrls")
+        try:
+            assert_only_fault(await check(world), "alter role project_owner bypassrls")
+        finally:
+            superuser.execute("alter role project_owner bypassrls")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "alter table angajati_biometrie add column alt_id uuid references angajati (id)",
+        "alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_fkey",
+        "alter table dispozitive_pontaj drop column port, add column zona text",
+        "alter table dispozitive_pontaj alter column ip_address type varchar(60)",
+    ],
+)
+async def test_what_breaks_nothing_is_no_fault(world: World, harm: str) -> None:
+    await world.execute("update dispozitive_pontaj set status = 'inactiv'")
+    await world.execute(harm)
+    assert_only_fault(await check(world), "no row with status activ")
+
+
 @pytest.mark.parametrize("name", ["webhook_url", "webhook_secret"])
 async def test_a_missing_vault_secret_is_reported(world: World, name: str) -> None:
     await world.execute("delete from vault.secrets where name = %s", f"hikvision_sync_{name}")
@@ -419,6 +484,12 @@ async def test_a_printed_secret_is_one_that_the_receiver_takes_and_never_the_sam
         assert re.fullmatch(r"whsec_[A-Za-z0-9+/]+={0,2}\n", said.out)
         assert len(parse_secret(said.out.strip())) == 32
     assert len({said.out for said in printed}) == len(printed)
+
+
+async def test_the_version_is_printed_with_that_of_the_sql_which_it_needs() -> None:
+    said = await command("--version")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == f"receiver {version('hikvision-receiver')}, SQL version {SQL_VERSION}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("chek",), ("--check",), ("check", "now")])

@@ -30,6 +30,9 @@ create function public.one_column() returns table (held boolean)
     language sql as 'select true';
 create function public.row() returns public.dispozitive_pontaj
     language sql as 'select * from public.dispozitive_pontaj';
+create function public.document(n int) returns jsonb
+    language sql as
+    $$ select coalesce(jsonb_agg(jsonb_build_object('n', i)), '[]') from generate_series(1, n) i $$;
 create function public.null_text() returns text language sql as 'select null::text';
 create function public.fail(code text) returns void language plpgsql as
     $$ begin raise exception 'because' using errcode = code, detail = 'd', hint = 'h'; end $$;
@@ -268,6 +271,9 @@ async def test_a_request_for_one_object_succeeds_with_exactly_one_row(
         ("numbers", {"n": 3}, 200, [1, 2, 3]),
         ("one_column", {}, 200, [{"held": True}]),
         ("null_text", {}, 200, None),
+        ("document", {"n": 3}, 200, [{"n": 1}, {"n": 2}, {"n": 3}]),
+        ("document", {"n": 1500}, 200, [{"n": n} for n in range(1, 1501)]),  # no row limit
+        ("document", {"n": 0}, 200, []),
         ("over", {"a": 1}, 200, "one"),
         ("over", {"a": 1, "b": 2}, 200, "two"),
         (

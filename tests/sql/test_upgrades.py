@@ -4,10 +4,10 @@ The earlier versions are in tests/fixtures/sql, because a clone without history 
 too. A file there is what one commit changed in sql/, in the order of the history; the first one
 makes all files. They are made by
 
-    git diff --no-color --no-renames --no-prefix -U0 <the commit before> <the commit> -- sql
+    git diff --no-color --no-renames --no-prefix -U0 <the commit before> <the commit> -- 'sql/*.sql'
 
-without the lines `diff --git`, `index` and `new file mode`. A version of sql/ that may be installed
-somewhere needs its file there before sql/ changes again.
+without the lines `diff --git`, `index`, `new file mode` and `deleted file mode`. A version of sql/
+that may be installed somewhere needs its file there before sql/ changes again.
 """
 
 import re
@@ -26,6 +26,7 @@ from receiver.sandbox.database.project import (
     apply_migrations,
     create_project,
 )
+from receiver.supabase import sql_version
 from tests.support.projects import Project, Row
 
 HISTORY = Path(__file__).parents[1] / "fixtures" / "sql"
@@ -108,7 +109,10 @@ Files = dict[str, list[str]]
 
 
 def changed(files: Files, diff: str) -> Files:
-    """Apply a diff without context to files of lines; raise where it does not fit."""
+    """Apply a diff without context to files of lines; raise where it does not fit.
+
+    A file that loses all its lines is gone.
+    """
     files = {name: list(lines) for name, lines in files.items()}
     lines = iter(diff.splitlines())
     name, shift = "", 0
@@ -122,9 +126,10 @@ def changed(files: Files, diff: str) -> Files:
             files[name][place : place + gone] = new
             shift += come - gone
         else:  # `--- ` and `+++ `, in pairs
-            name, shift = Path(next(lines).removeprefix("+++ ")).name, 0
+            old_name, new_name = Path(line[4:]).name, Path(next(lines)[4:]).name
+            name, shift = old_name if new_name == "null" else new_name, 0
             files.setdefault(name, [])
-    return files
+    return {name: lines for name, lines in files.items() if lines}
 
 
 def versions() -> dict[str, Files]:
@@ -385,8 +390,35 @@ def test_the_newest_earlier_version_can_be_applied_again_and_upgraded_again(
     company.close()
 
 
+def version_in(files: Files) -> int:
+    """Return the number in 0008_version.sql; 0 for files that had no version yet."""
+    lines = files.get("0008_version.sql", ["    select 0"])
+    [number] = [line.removeprefix("    select ") for line in lines if line.startswith("    select")]
+    return int(number)
+
+
+def test_the_version_grows_with_every_change_after_the_newest_earlier_state() -> None:
+    """SQL that differs under the same number would pass for what the receiver needs."""
+    today = {
+        path.name: path.read_text(encoding="utf-8").splitlines()
+        for path in MIGRATIONS.glob("*.sql")
+    }
+    newest = VERSIONS[max(VERSIONS)]
+    if today != newest:
+        assert version_in(today) > version_in(newest)
+    assert version_in(today) == sql_version.SQL_VERSION
+
+
+def test_the_receiver_names_the_first_and_the_last_file_to_apply(database: Database) -> None:
+    names = [path.name for path in apply_migrations(database)]
+    assert (names[0], names[-1]) == sql_version.SQL_FILES
+    with Project(database) as project:
+        [row] = project.run("select hikvision_sync_version() as version")
+    assert row["version"] == sql_version.SQL_VERSION
+
+
 def test_the_history_is_complete() -> None:
-    assert len(VERSIONS) >= 25
+    assert len(VERSIONS) >= 26
     assert set(VERSIONS["01_ee5af20"]) == {
         "0001_ledger.sql",
         "0002_triggers.sql",

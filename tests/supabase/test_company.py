@@ -4,9 +4,9 @@ respx gives only the answers that a healthy Supabase never gives.
 """
 
 import asyncio
-import re
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 import respx
 
 from receiver.core.errors import (
+    SqlOutdated,
     SupabaseError,
     SupabaseRefused,
     SupabaseUnreachable,
@@ -22,20 +23,24 @@ from receiver.core.errors import (
 )
 from receiver.core.models import Employee, Terminal
 from receiver.sandbox.database.postgres import Database
-from receiver.sandbox.supabase.rest import EmbedAs
 from receiver.sandbox.supabase.server import SupabaseStandIn
 from receiver.supabase import rest as supabase_rest
-from receiver.supabase.company import IDS_PER_REQUEST, Company
+from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.supabase.rest import connect, http_client
 from tests.support.projects import Project
 
 BUCKET = "/storage/v1/object/public/pontaj-photos/"
-PERMITTED = {
-    "angajati": {"id", "nume", "prenume", "nume_complet", "status"},
-    "angajati_biometrie": {"id", "angajat_id", "employee_no", "foto_fata_url"},
-    "dispozitive_pontaj": {"id", "ip_address", "port", "username", "password_encrypted", "status"},
+EMPLOYEE = {
+    "id",
+    "nume",
+    "prenume",
+    "nume_complet",
+    "status",
+    "employee_no",
+    "foto_fata_url",
 }
+TERMINAL = {"id", "nume", "ip_address", "port", "username", "password_encrypted", "status"}
 KEY = "sb_secret_0123456789abcdefghij"
 FAKE_URL = "https://abcdefgh.supabase.co"
 
@@ -53,14 +58,14 @@ async def directory_at(url: str, key: str) -> AsyncIterator[Company]:
 
 
 @pytest.fixture
-def project(database: Database) -> Iterator[Project]:
-    with Project(database) as project:
+def project(migrated_database: Database) -> Iterator[Project]:
+    with Project(migrated_database) as project:
         yield project
 
 
 @pytest.fixture
-async def supabase(database: Database) -> AsyncIterator[SupabaseStandIn]:
-    async with SupabaseStandIn(database) as supabase:
+async def supabase(migrated_database: Database) -> AsyncIterator[SupabaseStandIn]:
+    async with SupabaseStandIn(migrated_database) as supabase:
         yield supabase
 
 
@@ -163,21 +168,17 @@ async def test_asking_for_no_employee_sends_no_request(
 # Number and photo
 
 
-@pytest.mark.parametrize("embed_as", ["object", "array", "auto"])
-async def test_number_and_photo_come_from_an_embedded_object_or_array(
-    project: Project, supabase: SupabaseStandIn, directory: Company, embed_as: EmbedAs
+async def test_number_and_photo_come_from_the_biometric_row(
+    project: Project, directory: Company
 ) -> None:
-    supabase.rest.embed_as = embed_as
     id_ = hire(project, employee_no=1007, foto_fata_url="https://x/1.jpg")
     employee = await only(directory, id_)
     assert (employee.employee_no, employee.photo_url) == ("1007", "https://x/1.jpg")
 
 
-@pytest.mark.parametrize("embed_as", ["object", "array"])
 async def test_an_employee_without_a_biometric_row_has_no_number_and_no_photo(
-    project: Project, supabase: SupabaseStandIn, directory: Company, embed_as: EmbedAs
+    project: Project, directory: Company
 ) -> None:
-    supabase.rest.embed_as = embed_as
     employee = await only(directory, hire(project))
     assert (employee.employee_no, employee.photo_url, employee.active) == (None, None, True)
 
@@ -253,54 +254,38 @@ async def test_a_file_name_does_not_lead_out_of_the_bucket(
     assert url is None or "/.." not in url.removeprefix(supabase.url)
 
 
-# Batches
+# Batches and rights
 
 
-def ids_asked(supabase: SupabaseStandIn) -> list[int]:
-    """Return how many ids each request asked for."""
-    lists = [re.search(r"id=in\.\(([^)]*)\)", path) for _, path, _ in supabase.requests]
-    return [len(found[1].split(",")) for found in lists if found]
-
-
-async def test_many_ids_are_asked_for_in_batches(
+async def test_many_ids_are_asked_for_in_batches_and_no_row_limit_cuts_an_answer(
     project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
+    """A project sets its maximum of rows; PostgREST cuts an answer without saying so."""
+    supabase.rest.max_rows = 5
     rows = project.run(
-        "insert into angajati (nume, prenume) select 'N' || i, 'P' from generate_series(1, 250) i"
+        "insert into angajati (nume, prenume) select 'N' || i, 'P' from generate_series(1, 1105) i"
         " returning id, nume"
     )
     names = {UUID(str(row["id"])): f"{row['nume']} P" for row in rows}
     found = await directory.employees(list(names))
     assert {id_: employee.name for id_, employee in found.items()} == names
-    assert ids_asked(supabase) == [100, 100, 50]
-    assert IDS_PER_REQUEST == 100
-    assert max(len(path) for _, path, _ in supabase.requests) < 8000  # what proxies take
-
-
-async def test_the_row_limit_of_an_answer_loses_no_employee(
-    project: Project, supabase: SupabaseStandIn, directory: Company
-) -> None:
-    rows = project.run(
-        "insert into angajati (nume, prenume) select 'N', 'P' from generate_series(1, 1105)"
-        " returning id"
-    )
-    found = await directory.employees([UUID(str(row["id"])) for row in rows])
-    assert len(found) == 1105
     assert all(employee.active for employee in found.values())
-    assert sum(ids_asked(supabase)) == 1105
+    assert len(supabase.requests) == 2
 
 
-async def test_an_answer_cut_short_by_a_lower_row_limit_makes_nobody_a_leaver(
+async def test_everybody_and_the_active_ones_are_paged_through_in_the_order_of_their_ids(
     project: Project, supabase: SupabaseStandIn, directory: Company
 ) -> None:
-    """A project sets its maximum of rows; PostgREST cuts an answer without saying so."""
-    ids = [hire(project) for _ in range(6)]
     supabase.rest.max_rows = 5
-    try:
-        found = await directory.employees(ids)
-    except SupabaseError:
-        return
-    assert all(employee.active for employee in found.values())
+    rows = project.run(
+        "insert into angajati (status) select case when i % 3 = 0 then 'inactiv' else 'activ' end"
+        " from generate_series(1, 2100) i returning id, status"
+    )
+    everybody = [employee async for employee in directory.everybody()]
+    assert [employee.id for employee in everybody] == sorted(row["id"] for row in rows)
+    active = sorted(row["id"] for row in rows if row["status"] == "activ")
+    assert [employee.id for employee in everybody if employee.active] == active
+    assert await directory.active_employee_ids() == active
 
 
 async def test_every_active_terminal_is_found_whatever_the_row_limit(
@@ -311,45 +296,27 @@ async def test_every_active_terminal_is_found_whatever_the_row_limit(
     assert {id_ for id_, _ in await directory.active_terminals()} == ids
 
 
-# Columns
-
-
-def selected(path: str) -> dict[str, set[str]]:
-    """Return the columns that a request selects, by table."""
-    table = re.match(r"/rest/v1/(\w+)", path)
-    select = re.search(r"[?&]select=([^&]*)", path)
-    assert table, path
-    assert select, path
-    columns: dict[str, set[str]] = {table[1]: set()}
-    rest = select[1]
-    for child, inside in re.findall(r"([\w!:]+)\(([^()]*)\)", rest):
-        columns[child] = set(inside.split(","))
-    rest = re.sub(r"[\w!:]+\([^()]*\)", "", rest)
-    columns[table[1]] |= {column for column in rest.split(",") if column}
-    return columns
-
-
-async def test_only_the_permitted_columns_are_selected(
-    project: Project, supabase: SupabaseStandIn, directory: Company
+async def test_every_question_is_a_post_which_only_the_primary_answers(
+    supabase: SupabaseStandIn, directory: Company
 ) -> None:
+    for ask in ASKS:
+        with suppress(TerminalUnusable):
+            await ask(directory)
+    assert {method for method, _, _ in supabase.requests} == {"POST"}
+    assert len(supabase.requests) == len(ASKS)
+
+
+async def test_no_private_column_is_returned(project: Project) -> None:
     id_ = hire(project, cnp="1800101123456", iban="RO49AAAA", salariu=9000, employee_no=1000)
-    terminal_id = install(project)
-    await directory.employees([id_, uuid4()])
-    await directory.terminal(terminal_id)
-    await directory.active_terminals()
-    assert len(supabase.requests) >= 3
-    for method, path, status in supabase.requests:
-        assert (method, status) == ("GET", 200)
-        for table, columns in selected(path).items():
-            assert columns
-            assert columns <= PERMITTED[table]
-        for private in ("*", "cnp", "iban", "salariu"):
-            assert private not in path
-
-
-async def test_the_parser_of_the_test_above_sees_a_star() -> None:
-    found = selected("/rest/v1/angajati?select=id,*,angajati_biometrie(cnp,employee_no)&id=eq.1")
-    assert found == {"angajati": {"id", "*"}, "angajati_biometrie": {"cnp", "employee_no"}}
+    install(project)
+    [people] = project.run("select hikvision_sync_employees(%s)::text as said", [id_])
+    [everybody] = project.run("select hikvision_sync_everybody(null, 10)::text as said")
+    assert people == everybody
+    assert set(json.loads(people["said"])[0]) == EMPLOYEE
+    [terminals] = project.run("select hikvision_sync_terminals(null) as said")
+    assert set(terminals["said"][0]) == TERMINAL
+    for private in ("1800101123456", "RO49AAAA", "9000"):
+        assert private not in people["said"]
 
 
 # Terminals
@@ -519,17 +486,96 @@ async def test_a_legacy_key_of_another_project_is_refused_with_the_variable_to_p
 
 
 async def test_the_error_about_missing_functions_points_to_the_migrations(
-    supabase: SupabaseStandIn,
+    database: Database,
 ) -> None:
-    async with http_client() as http:
+    async with SupabaseStandIn(database) as supabase, http_client() as http:
         client = await connect(supabase.url, supabase.secret_key, http)
         with pytest.raises(SupabaseRefused, match="sql/"):
             await Ledger(client, "t", look_s=900).claim(lease_s=1, limit=1)
 
 
+async def test_sql_without_a_version_or_of_another_is_named_with_the_files_to_apply(
+    project: Project, supabase: SupabaseStandIn
+) -> None:
+    async with http_client() as http:
+        ledger = Ledger(await connect(supabase.url, supabase.secret_key, http), "t", look_s=900)
+        await ledger.fits()
+        project.run("drop function hikvision_sync_version()")
+        with pytest.raises(SqlOutdated, match=r"older than that: apply all .* 0001_tables\.sql to"):
+            await ledger.fits()
+        project.run(
+            "create function hikvision_sync_version() returns integer language sql"
+            " as 'select 99999'"
+        )
+        with pytest.raises(SqlOutdated, match=r"version 99999: apply all .* 0001_tables\.sql to"):
+            await ledger.fits()
+
+
+@pytest.mark.parametrize("body", [b'"1"', b"[]", b'{"Secret": 1}', b"<html>Secret", b"1.5", b""])
+async def test_an_answer_that_is_no_version_is_supabases_trouble_and_no_other_version(
+    body: bytes,
+) -> None:
+    with respx.mock(base_url=FAKE_URL) as router:
+        router.route().mock(return_value=httpx.Response(200, content=body))
+        async with http_client() as http:
+            ledger = Ledger(await connect(FAKE_URL, KEY, http), "t", look_s=900)
+            with pytest.raises(SupabaseUnreachable) as error:
+                await ledger.fits()
+    assert "Secret" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("angajati", "id"),
+        ("angajati", "status"),
+        ("angajati_biometrie", "angajat_id"),
+        ("angajati_biometrie", "employee_no"),
+        ("angajati_biometrie", "foto_fata_url"),
+        ("dispozitive_pontaj", "ip_address"),
+    ],
+)
+async def test_a_missing_column_is_a_fault_in_words_and_nobody_is_a_leaver(
+    project: Project, directory: Company, table: str, column: str
+) -> None:
+    id_, terminal_id = hire(project, employee_no=1000), install(project)
+    project.run(f"alter table {table} rename column {column} to altfel")
+    words = f"HR's tables cannot be read: public.{table} has no column {column}: rename it back"
+    asks: list[Ask] = [lambda directory: directory.readable()]
+    if table == "dispozitive_pontaj":
+        asks += [lambda directory: directory.terminal(terminal_id), ASKS[2]]
+    else:
+        asks += [lambda directory: directory.employees([id_])]
+    for ask in asks:
+        with pytest.raises(SupabaseRefused, match=words) as error:
+            await ask(directory)
+        assert "Postgres log" not in error.value.message
+    project.run(f"alter table {table} rename column altfel to {column}")
+    await directory.readable()
+    assert (await only(directory, id_)).active
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "alter table angajati_biometrie add column alt_id uuid references angajati (id)",
+        "alter table angajati_biometrie drop constraint angajati_biometrie_angajat_id_fkey",
+        "alter table angajati drop column nume_complet, add column functie text",
+    ],
+)
+async def test_other_foreign_keys_and_columns_change_nothing(
+    project: Project, directory: Company, harm: str
+) -> None:
+    id_ = hire(project, employee_no=1000, foto_fata_url="https://x/1.jpg")
+    before = await only(directory, id_)
+    assert before.photo_url
+    project.run(harm)
+    assert await only(directory, id_) == before
+
+
 async def test_tables_that_are_missing_are_refused(project: Project, directory: Company) -> None:
     project.run("drop table public.dispozitive_pontaj")
-    with pytest.raises(SupabaseRefused, match="PGRST205"):
+    with pytest.raises(SupabaseRefused, match=r"there is no table public\.dispozitive_pontaj"):
         await directory.active_terminals()
 
 
@@ -555,9 +601,9 @@ async def test_supabase_is_unreachable_while_it_is_off_and_works_again_afterward
 
 
 async def test_supabase_whose_postgres_is_gone_is_unreachable(
-    supabase: SupabaseStandIn, directory: Company, database: Database
+    supabase: SupabaseStandIn, directory: Company, migrated_database: Database
 ) -> None:
-    database.drop()
+    migrated_database.drop()
     with pytest.raises(SupabaseUnreachable):
         await directory.active_terminals()
     assert supabase.requests
