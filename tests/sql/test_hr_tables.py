@@ -244,8 +244,10 @@ def test_row_security_that_would_hide_rows_is_an_error_and_never_an_empty_table(
                 "select hikvision_sync.passing()",
                 "select hikvision_sync_photos_due(10, 60)",
                 "select hikvision_sync.forget_rows()",
-                "select hikvision_sync.end_verification(terminal_id, now(), '{}')"
-                " from hikvision_sync.terminals",
+                (
+                    "select hikvision_sync.end_verification(terminal_id, now(), '{}')"
+                    " from hikvision_sync.terminals"
+                ),
             ):
                 if table == "angajati":  # whoever is hidden must not become a leaver or forgotten
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
