@@ -122,6 +122,10 @@ create index if not exists pairs_turn
     on hikvision_sync.pairs (terminal_id, leaves desc, attempts, wanted_since) where wanted > done;
 drop index if exists hikvision_sync.pairs_wanted;   -- an earlier version's, without leavers
 
+-- claim asks each terminal whether a pair is due, and a leaver's, however many others wait there.
+create index if not exists pairs_due
+    on hikvision_sync.pairs (terminal_id, leaves, next_attempt_at) where wanted > done;
+
 -- The status and its page of failures look for the pairs that failed.
 create index if not exists pairs_failed
     on hikvision_sync.pairs (terminal_id, employee_id) where status <> 'success';

@@ -145,6 +145,43 @@ drop function if exists public.hikvision_sync_release(
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
+-- Return up to p_limit due pairs of a terminal: leavers first or alone, then those that failed the
+-- fewest times, then those that wait longest.
+-- Promise: it is fast however many wait there and however few of them are due, whatever the planner
+-- believes: it cannot know that. A few are all found by pairs_due and then sorted; of many, the
+-- first are soon met in the order of pairs_turn.
+create or replace function hikvision_sync.due_pairs(
+    p_terminal_id uuid, p_leavers_alone boolean, p_now timestamptz, p_limit integer
+) returns setof hikvision_sync.pairs
+language plpgsql stable security definer set search_path = '' as $$
+declare
+    v_few boolean;
+begin
+    select count(*) < 500 into v_few from (
+        select from hikvision_sync.pairs pair
+        where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+          and pair.leaves in (true, p_leavers_alone) and pair.next_attempt_at <= p_now
+        limit 500) due;
+    if v_few then
+        return query
+            select pair.* from (
+                select pair.* from hikvision_sync.pairs pair
+                where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+                  and pair.leaves in (true, p_leavers_alone) and pair.next_attempt_at <= p_now
+                offset 0) pair   -- found before they are sorted
+            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
+            limit least(p_limit, 1000);
+    else
+        return query
+            select pair.* from hikvision_sync.pairs pair
+            where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+              and (pair.leaves or not p_leavers_alone)
+              and pair.next_attempt_at + interval '0' <= p_now   -- which pairs_due cannot answer
+            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
+            limit least(p_limit, 1000);
+    end if;
+end $$;
+
 -- Lease one terminal that has due pairs, and return up to p_limit of them. Where only a look at the
 -- hardware is due, lease that terminal and return a single row without an employee.
 -- Promise: no two callers get the same terminal (for update skip locked). Terminals take turns:
@@ -168,23 +205,26 @@ declare
 begin
     perform hikvision_sync.spread_edits();
     v_now := clock_timestamp();
-    select terminal.terminal_id, leavers.wait into v_terminal_id, v_leavers
+    select terminal.terminal_id, due.leavers into v_terminal_id, v_leavers
     from hikvision_sync.terminals terminal
     join public.dispozitive_pontaj device
         on device.id = terminal.terminal_id and device.status = 'activ'
-    cross join lateral (
-        select exists (select from hikvision_sync.pairs pair
-                       where pair.terminal_id = terminal.terminal_id and pair.leaves
-                         and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as wait
-    ) leavers
+    cross join lateral (   -- the first entries of pairs_due, however many pairs wait
+        select coalesce(
+            (select pair.next_attempt_at from hikvision_sync.pairs pair
+             where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
+               and pair.leaves order by pair.next_attempt_at limit 1) <= v_now, false) as leavers,
+            (select pair.next_attempt_at from hikvision_sync.pairs pair
+             where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
+               and not pair.leaves order by pair.next_attempt_at limit 1) <= v_now as others
+        offset 0   -- asked once for each terminal
+    ) due
     where (terminal.leased_by is null or terminal.leased_until < v_now)
       and (terminal.free_at <= v_now or terminal.last_held_by = p_receiver)
       and (terminal.rests_until is null or terminal.rests_until <= v_now)
       and (terminal.looked_at < v_now - make_interval(secs => p_look_seconds)
-           or exists (select from hikvision_sync.pairs pair
-                      where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
-                        and pair.next_attempt_at <= v_now))
-    order by leavers.wait desc, terminal.leased_at nulls first, terminal.terminal_id
+           or due.leavers or due.others)
+    order by due.leavers desc, terminal.leased_at nulls first, terminal.terminal_id
     limit 1
     for update of terminal skip locked;
     if not found then
@@ -195,12 +235,8 @@ begin
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
                hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
                due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo
-        from (select) one left join lateral (
-            select pair.* from hikvision_sync.pairs pair
-            where pair.terminal_id = v_terminal.terminal_id and pair.wanted > pair.done
-              and pair.next_attempt_at <= v_now and (pair.leaves or not v_leavers)
-            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
-            limit least(p_limit, 1000)) due on true;
+        from (select) one left join lateral hikvision_sync.due_pairs(
+            v_terminal.terminal_id, v_leavers, v_now, p_limit) due on true;
 end $$;
 
 -- Lease one named terminal, for a look at its hardware or a button's push.
@@ -329,14 +365,12 @@ begin
     perform hikvision_sync.spread_edits();
     return query
         select terminal.terminal_id, terminal.fence, terminal.failures,
-               pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo
+               due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo
         from hikvision_sync.terminals terminal
-        join hikvision_sync.pairs pair on pair.terminal_id = terminal.terminal_id
+        cross join lateral hikvision_sync.due_pairs(
+            terminal.terminal_id, false, clock_timestamp(), p_limit) due
         where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
-          and terminal.leased_by is not null
-          and pair.wanted > pair.done and pair.next_attempt_at <= clock_timestamp()
-        order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
-        limit least(p_limit, 1000);
+          and terminal.leased_by is not null;
 end $$;
 
 -- Want one pair of a leased terminal now, even if it is done, and return it.

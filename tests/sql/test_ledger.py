@@ -508,6 +508,84 @@ def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
     assert b.claim() == []
 
 
+def pages_read(receiver: Receiver, project: Project, limit: int = 30) -> int:
+    """Return how many pages of tables and indexes one claim reads, and undo it."""
+    statement = (
+        "explain (analyze, buffers, format json) select * from hikvision_sync_claim(%s,60,%s)"
+    )
+    read = []
+    for _ in range(2):  # the first one also reads what this session knows nothing of yet
+        [row] = receiver.connection.execute(statement, (receiver.name, limit)).fetchall()
+        plan = row["QUERY PLAN"][0]["Plan"]
+        read.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        project.run("update hikvision_sync.terminals set leased_by = null, leased_until = null")
+    return int(read[-1])
+
+
+@pytest.mark.parametrize("due", [0, 1, 400])
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_claim_reads_few_of_the_pairs_that_wait(
+    project: Project, a: Receiver, due: int, *, analyzed: bool
+) -> None:
+    terminals = install_terminals(project, 2)
+    project.run(
+        "insert into hikvision_sync.terminals (terminal_id) select id from dispozitive_pontaj"
+    )
+    project.run(
+        "insert into hikvision_sync.pairs (terminal_id, employee_id, attempts, next_attempt_at)"
+        " select id, gen_random_uuid(), 3, now() + interval '1 day'"
+        " from dispozitive_pontaj, generate_series(1, 6000)"
+    )
+    if analyzed:
+        project.run("vacuum analyze hikvision_sync.pairs")
+    project.run(
+        "update hikvision_sync.pairs set next_attempt_at = now() - interval '1 minute'"
+        " where ctid in (select ctid from hikvision_sync.pairs where terminal_id = %s"
+        " order by wanted_since desc limit %s)",
+        terminals[0],
+        due,
+    )
+    assert pages_read(a, project) < 90  # where it looks through all that wait: 180 to 710
+    assert len(a.claim(limit=1000)) == due
+
+
+def test_due_pairs_come_in_the_same_order_however_many_they_are(
+    project: Project, a: Receiver
+) -> None:
+    [terminal_id] = install_terminals(project, 1)
+    project.run(
+        "insert into hikvision_sync.terminals (terminal_id) select id from dispozitive_pontaj"
+    )
+    project.run(
+        "insert into hikvision_sync.pairs"
+        " (terminal_id, employee_id, attempts, wanted_since, next_attempt_at, leaves)"
+        " select %s, gen_random_uuid(), n %% 3, now() - n %% 7 * interval '1 hour',"
+        " now() - n %% 5 * interval '1 minute', false from generate_series(1, 700) n",
+        terminal_id,
+    )
+    in_order = [
+        row["employee_id"]
+        for row in project.run(
+            "select employee_id from hikvision_sync.pairs"
+            " order by leaves desc, attempts, wanted_since, employee_id"
+        )
+    ]
+    claimed = a.claim(limit=700)
+    assert [row["employee_id"] for row in claimed] == in_order
+    project.run("update hikvision_sync.pairs set leaves = employee_id < %s", in_order[0])
+    project.run(
+        "update hikvision_sync.pairs set done = wanted where employee_id = any(%s)", in_order[:400]
+    )
+    few = a.call("due", terminal_id, claimed[0]["fence"], 1000)
+    assert [row["employee_id"] for row in few] == [
+        row["employee_id"]
+        for row in project.run(
+            "select employee_id from hikvision_sync.pairs where wanted > done"
+            " order by leaves desc, attempts, wanted_since, employee_id"
+        )
+    ]
+
+
 def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
     project: Project, a: Receiver
 ) -> None:
