@@ -19,6 +19,10 @@ returns table (
     in_step bigint, wanted bigint, failed bigint, oldest_wanted_at timestamptz,
     oldest_wanted_s double precision, rest_kind text
 ) language sql stable security definer set search_path = '' as $$
+    with waiting as materialized (   -- one row for all employees' edits, and one for each fill
+        select edit.terminal_id, min(edit.edited_at) as edited_at
+        from hikvision_sync.edits edit group by edit.terminal_id
+    )
     select device.id, device.ip_address,
            case when terminal.rest_reason is not null then false
                 when terminal.looked_at is not null and terminal.looked_at > '-infinity'
@@ -46,13 +50,9 @@ returns table (
         group by pair.terminal_id
     ) counted on counted.terminal_id = device.id
     cross join lateral (
-        select least(
-            counted.oldest_wanted_at,
-            (select min(edit.edited_at) from hikvision_sync.edits edit
-             where edit.employee_id is not null),
-            (select min(edit.edited_at) from hikvision_sync.edits edit
-             where edit.terminal_id = device.id)
-        ) as at
+        select least(counted.oldest_wanted_at,
+                     (select min(waiting.edited_at) from waiting
+                      where waiting.terminal_id is null or waiting.terminal_id = device.id)) as at
     ) oldest
     where device.status = 'activ'
     order by device.id
