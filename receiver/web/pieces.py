@@ -13,8 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from receiver.on_demand.feed import Json
 
-PIECE: Final = 64 * 1024
-"""About how many characters are written before other work has its turn: some milliseconds."""
+PIECE: Final = 16 * 1024
+"""About how many characters are written before other work has its turn: a few milliseconds."""
 
 
 def texts(value: Any) -> Iterator[str]:
