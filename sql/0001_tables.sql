@@ -153,7 +153,8 @@ create table if not exists hikvision_sync.pairs (
     message         text,               -- why, in words for a person; no secrets, no URLs
     recorded_at     timestamptz,
     employee_no     text,               -- the number under which the terminal holds the person
-    photo           text,               -- fingerprint of the photo that the terminal holds
+    photo           text,               -- fingerprint of the photo that the terminal holds, or why
+                                        -- it is not known: `unknown`, `not there`, `replaced`
     leaves          boolean not null default false, -- the terminal held the person when HR last
                                                     -- said that the person may not pass any more
     confirmed_at    timestamptz,        -- when the terminal last said that it holds what is done
@@ -260,7 +261,7 @@ create index if not exists pairs_turn
     on hikvision_sync.pairs (terminal_id, leaves desc, attempts, wanted_since) where wanted > done;
 drop index if exists hikvision_sync.pairs_wanted;   -- an earlier version's, without leavers
 
--- claim looks whether anything is due at a terminal, and whether a leaver is.
+-- claim asks each terminal whether a pair is due, and a leaver's, however many others wait there.
 create index if not exists pairs_due
     on hikvision_sync.pairs (terminal_id, leaves, next_attempt_at) where wanted > done;
 

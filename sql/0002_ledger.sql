@@ -227,6 +227,43 @@ drop function if exists public.hikvision_sync_release(
 drop function if exists public.hikvision_sync_release(
     uuid, bigint, double precision, integer, double precision, text, boolean);
 
+-- Return up to p_limit due pairs of a terminal: leavers first or alone, then those that failed the
+-- fewest times, then those that wait longest.
+-- Promise: it is fast however many wait there and however few of them are due, whatever the planner
+-- believes: it cannot know that. A few are all found by pairs_due and then sorted; of many, the
+-- first are soon met in the order of pairs_turn.
+create or replace function hikvision_sync.due_pairs(
+    p_terminal_id uuid, p_leavers_alone boolean, p_now timestamptz, p_limit integer
+) returns setof hikvision_sync.pairs
+language plpgsql stable security definer set search_path = '' as $$
+declare
+    v_few boolean;
+begin
+    select count(*) < 500 into v_few from (
+        select from hikvision_sync.pairs pair
+        where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+          and pair.leaves in (true, p_leavers_alone) and pair.next_attempt_at <= p_now
+        limit 500) due;
+    if v_few then
+        return query
+            select pair.* from (
+                select pair.* from hikvision_sync.pairs pair
+                where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+                  and pair.leaves in (true, p_leavers_alone) and pair.next_attempt_at <= p_now
+                offset 0) pair   -- found before they are sorted
+            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
+            limit least(p_limit, 1000);
+    else
+        return query
+            select pair.* from hikvision_sync.pairs pair
+            where pair.terminal_id = p_terminal_id and pair.wanted > pair.done
+              and (pair.leaves or not p_leavers_alone)
+              and pair.next_attempt_at + interval '0' <= p_now   -- which pairs_due cannot answer
+            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
+            limit least(p_limit, 1000);
+    end if;
+end $$;
+
 -- Lease one terminal that has due pairs, and return up to p_limit of them. Where only a look at the
 -- hardware or a verification is due, lease that terminal and return a single row without an
 -- employee; `verification` says how far that has come, and is null where none is due now.
@@ -258,28 +295,30 @@ begin
     end if;
     perform hikvision_sync.spread_edits();
     v_now := clock_timestamp();
-    select terminal.terminal_id, leavers.wait into v_terminal_id, v_leavers
+    select terminal.terminal_id, due.leavers into v_terminal_id, v_leavers
     from hikvision_sync.terminals terminal
     join public.dispozitive_pontaj device
         on device.id = terminal.terminal_id and device.status = 'activ'
-    cross join lateral (
-        select exists (select from hikvision_sync.pairs pair
-                       where pair.terminal_id = terminal.terminal_id and pair.leaves
-                         and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as wait
-    ) leavers
-    cross join lateral (
-        select leavers.wait
+    cross join lateral (   -- the first entries of pairs_due, however many pairs wait
+        select coalesce(
+            (select pair.next_attempt_at from hikvision_sync.pairs pair
+             where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
+               and pair.leaves order by pair.next_attempt_at limit 1) <= v_now, false) as leavers,
+            coalesce(
+            (select pair.next_attempt_at from hikvision_sync.pairs pair
+             where pair.terminal_id = terminal.terminal_id and pair.wanted > pair.done
+               and not pair.leaves order by pair.next_attempt_at limit 1) <= v_now, false)
             or coalesce(terminal.looked_at < v_now - make_interval(secs => p_look_seconds), false)
-            or exists (select from hikvision_sync.pairs pair
-                       where pair.terminal_id = terminal.terminal_id and not pair.leaves
-                         and pair.wanted > pair.done and pair.next_attempt_at <= v_now) as waits
-    ) work
+            as others
+        offset 0   -- asked once for each terminal
+    ) due
     where (terminal.leased_by is null or terminal.leased_until < v_now)
       and (terminal.free_at <= v_now or terminal.last_held_by = p_receiver)
       and (terminal.rests_until is null or terminal.rests_until <= v_now)
-      and (work.waits or hikvision_sync.verify_due(terminal, v_now, p_verify_seconds))
-    order by leavers.wait desc, work.waits desc, terminal.leased_at nulls first,
-             terminal.terminal_id
+      and (due.leavers or due.others
+           or hikvision_sync.verify_due(terminal, v_now, p_verify_seconds))
+    order by due.leavers desc, due.leavers or due.others desc,
+             terminal.leased_at nulls first, terminal.terminal_id
     limit 1
     for update of terminal skip locked;
     if not found then
@@ -297,12 +336,8 @@ begin
                hikvision_sync.other_numbers(
                    hikvision_sync.hardware(v_terminal), due.employee_id, due.employee_no),
                due.in_doubt
-        from (select) one left join lateral (
-            select pair.* from hikvision_sync.pairs pair
-            where pair.terminal_id = v_terminal.terminal_id and pair.wanted > pair.done
-              and pair.next_attempt_at <= v_now and (pair.leaves or not v_leavers)
-            order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
-            limit least(p_limit, 1000)) due on true;
+        from (select) one left join lateral hikvision_sync.due_pairs(
+            v_terminal.terminal_id, v_leavers, v_now, p_limit) due on true;
 end $$;
 
 -- Lease one named terminal, for a look at its hardware or a button's push.
@@ -507,18 +542,18 @@ create or replace function public.hikvision_sync_due(
 begin
     perform hikvision_sync.spread_edits();
     return query
-        select pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo,
+        select due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo,
                hikvision_sync.other_numbers(
-                   hikvision_sync.hardware(terminal), pair.employee_id, pair.employee_no),
-               pair.in_doubt
+                   hikvision_sync.hardware(terminal), due.employee_id, due.employee_no),
+               due.in_doubt
         from hikvision_sync.terminals terminal
-        join hikvision_sync.pairs pair on pair.terminal_id = terminal.terminal_id
+        cross join lateral hikvision_sync.due_pairs(
+            terminal.terminal_id, false, clock_timestamp(),
+            p_limit + cardinality(p_besides)) due
         where terminal.terminal_id = p_terminal_id and terminal.fence = p_fence
-          and terminal.leased_by is not null
-          and pair.wanted > pair.done and pair.next_attempt_at <= clock_timestamp()
-          and not pair.employee_id = any (p_besides)
-        order by pair.leaves desc, pair.attempts, pair.wanted_since, pair.employee_id
-        limit least(p_limit, 1000);
+          and terminal.leased_by is not null and not due.employee_id = any (p_besides)
+        order by due.leaves desc, due.attempts, due.wanted_since, due.employee_id
+        limit p_limit;
 end $$;
 
 -- Return the pairs of some employees with a leased terminal as they are; no row for a pair that was
@@ -655,9 +690,8 @@ begin
             confirmed_at = coalesce(v_now - make_interval(secs => v_one.confirmed_ago),
                                     pair.confirmed_at),
             employee_no = v_one.employee_no,
-            -- An edit since the claim may be a photo that was replaced under its name.
-            photo = case when pair.wanted > v_one.version and v_one.photo is not null
-                              and pair.photo = 'unknown' then 'unknown'
+            -- photo_seen says so since intend: which of the two was sent, nobody knows.
+            photo = case when pair.photo = 'replaced' and v_one.photo is not null then 'unknown'
                          else v_one.photo end
         where pair.terminal_id = p_terminal_id and pair.employee_id = v_one.employee_id
           and pair.done <= v_one.version;  -- what came of an older version is not true any more

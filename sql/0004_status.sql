@@ -24,6 +24,10 @@ returns table (
     unknown bigint, confirmed_at timestamptz, confirmed_s double precision,
     verified_at timestamptz, verified jsonb
 ) language sql stable security definer set search_path = '' set row_security = off as $$
+    with waiting as materialized (   -- one row for all employees' edits, and one for each fill
+        select edit.terminal_id, min(edit.edited_at) as edited_at
+        from hikvision_sync.edits edit group by edit.terminal_id
+    )
     select device.id, to_jsonb(device.*) ->> 'ip_address',
            case when terminal.rest_reason is not null then false
                 when terminal.looked_at is not null and terminal.looked_at > '-infinity'
@@ -57,13 +61,9 @@ returns table (
         group by pair.terminal_id
     ) counted on counted.terminal_id = device.id
     cross join lateral (
-        select least(
-            counted.oldest_wanted_at,
-            (select min(edit.edited_at) from hikvision_sync.edits edit
-             where edit.employee_id is not null),
-            (select min(edit.edited_at) from hikvision_sync.edits edit
-             where edit.terminal_id = device.id)
-        ) as at
+        select least(counted.oldest_wanted_at,
+                     (select min(waiting.edited_at) from waiting
+                      where waiting.terminal_id is null or waiting.terminal_id = device.id)) as at
     ) oldest
     where device.status = 'activ'
     order by device.id

@@ -96,6 +96,43 @@ $$;
 create or replace function hikvision_sync.terminal_states()
 returns table (terminal_id uuid, state jsonb)
 language sql volatile security definer set search_path = '' set row_security = off as $$
+    with counted as (
+        select pair.terminal_id,
+               count(*) filter (where pair.wanted > pair.done) as wanted,
+               min(pair.wanted_since) filter (where pair.wanted > pair.done) as wanted_since,
+               count(*) filter (where pair.wanted = pair.done
+                                  and pair.recorded_at > clock_timestamp() - interval '10 minutes'
+               ) as done_lately,
+               count(*) filter (where pair.wanted > pair.done and pair.attempts >= 3) as failing,
+               count(*) filter (where pair.wanted = pair.done
+                                  and pair.status <> 'success') as refused
+        from hikvision_sync.pairs pair
+        group by pair.terminal_id
+    ), said as (     -- most messages name nobody, and need no regular expression
+        select pair.terminal_id, pair.wanted > pair.done as failing, case
+            when strpos(pair.message, pair.number) > 0 then regexp_replace(
+                pair.message, '(?<![0-9.])' || regexp_replace(pair.number, '\W', '\\\&', 'g')
+                              || '(?![0-9]|[.][0-9])', '…', 'g')
+            else pair.message end as message
+        from (
+            select stored.*,
+                   nullif(coalesce(stored.employee_no, numbered.employee_no), '') as number
+            from hikvision_sync.pairs stored
+            left join (
+                select biometrics.angajat_id, max(biometrics.employee_no)::text as employee_no
+                from public.angajati_biometrie biometrics
+                group by biometrics.angajat_id
+            ) numbered on numbered.angajat_id = stored.employee_id
+            where stored.status <> 'success' and stored.message is not null
+              and (stored.wanted = stored.done or stored.attempts >= 3)
+        ) pair
+    ), mostly as (
+        select distinct on (said.terminal_id, said.failing)
+               said.terminal_id, said.failing, said.message
+        from said
+        group by said.terminal_id, said.failing, said.message
+        order by said.terminal_id, said.failing, count(*) desc, said.message
+    )
     select device.id, jsonb_build_object(
         'host', to_jsonb(device.*) ->> 'ip_address',
         'held_by', terminal.leased_by,
@@ -105,40 +142,17 @@ language sql volatile security definer set search_path = '' set row_security = o
                         then extract(epoch from terminal.rests_until - clock.now) end,
         'rest_reason', terminal.rest_reason,
         'failures', terminal.failures,
-        'wanted', counted.wanted, 'wanted_s', counted.wanted_s,
-        'done_lately', counted.done_lately,
-        'failing', counted.failing, 'failing_for', counted.failing_for,
-        'refused', counted.refused, 'refused_for', counted.refused_for)
+        'wanted', coalesce(counted.wanted, 0),
+        'wanted_s', extract(epoch from clock.now - counted.wanted_since),
+        'done_lately', coalesce(counted.done_lately, 0),
+        'failing', coalesce(counted.failing, 0), 'failing_for', failing.message,
+        'refused', coalesce(counted.refused, 0), 'refused_for', refused.message)
     from (select clock_timestamp() as now) clock
     cross join public.dispozitive_pontaj device
     left join hikvision_sync.terminals terminal on terminal.terminal_id = device.id
-    cross join lateral (
-        select count(*) filter (where pair.wanted > pair.done) as wanted,
-               extract(epoch from clock.now
-                       - min(pair.wanted_since) filter (where pair.wanted > pair.done)) as wanted_s,
-               count(*) filter (where pair.wanted = pair.done
-                                  and pair.recorded_at > clock.now - interval '10 minutes'
-               ) as done_lately,
-               count(*) filter (where pair.wanted > pair.done and pair.attempts >= 3) as failing,
-               mode() within group (order by pair.said)
-                   filter (where pair.wanted > pair.done and pair.attempts >= 3) as failing_for,
-               count(*) filter (where pair.wanted = pair.done
-                                  and pair.status <> 'success') as refused,
-               mode() within group (order by pair.said)
-                   filter (where pair.wanted = pair.done
-                             and pair.status <> 'success') as refused_for
-        from (
-            select stored.*, case when stored.status <> 'success' then regexp_replace(
-                stored.message,
-                '(?<![0-9.])' || coalesce(stored.employee_no, (
-                    select max(biometrics.employee_no)::text
-                    from public.angajati_biometrie biometrics
-                    where biometrics.angajat_id = stored.employee_id), 'nobody')
-                || '(?![0-9]|[.][0-9])',
-                '…', 'g') end as said
-            from hikvision_sync.pairs stored where stored.terminal_id = device.id
-        ) pair
-    ) counted
+    left join counted on counted.terminal_id = device.id
+    left join mostly failing on failing.terminal_id = device.id and failing.failing
+    left join mostly refused on refused.terminal_id = device.id and not refused.failing
     where device.status = 'activ'
     order by device.id
 $$;

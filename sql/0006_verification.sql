@@ -219,7 +219,7 @@ begin
     if v_before <> p_etag then
         perform from hikvision_sync.pairs pair where pair.employee_id = p_employee_id
             order by pair.terminal_id for update;
-        update hikvision_sync.pairs pair set photo = 'unknown'
+        update hikvision_sync.pairs pair set photo = 'replaced'
             where pair.employee_id = p_employee_id and pair.photo is not null;
         insert into hikvision_sync.edits (employee_id) values (p_employee_id);
     end if;

@@ -188,7 +188,7 @@ class Runs:
             )
             outcomes = await self._visit(run, terminal_id, terminal, work)
             for id_, outcome in zip(left, outcomes, strict=False):
-                run.settle(
+                run.add(
                     Result(
                         employee_id=id_, name=names[id_], terminal_id=terminal_id, outcome=outcome
                     )

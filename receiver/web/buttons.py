@@ -5,13 +5,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.core.errors import OptionsInvalid, RunUnknown
 from receiver.on_demand.progress import OnFatal, Run
 from receiver.web.access import pressed, services, signed_in
 from receiver.web.ndjson import lines, wants_lines
+from receiver.web.pieces import in_pieces
 from receiver.web.request import json_object, parse_uuid
 
 RUN_ID: Final = "X-Run-Id"
@@ -45,8 +46,8 @@ async def one_run(request: Request) -> Response:
         raise RunUnknown
     if request.method == "DELETE":
         services(request).runs.stop(run)
-        return JSONResponse(run.progress(), HTTPStatus.ACCEPTED)
-    return JSONResponse(run.progress())
+        return in_pieces(run.progress(), HTTPStatus.ACCEPTED)
+    return in_pieces(run.progress())
 
 
 async def _one_employee(request: Request, *, photo_only: bool) -> Response:
@@ -74,7 +75,7 @@ async def _answer(request: Request, run: Run) -> Response:
     if wants_lines(request):
         return lines(run.watch(), {RUN_ID: run.id})
     await run.ended()
-    return JSONResponse(run.as_json(), headers={RUN_ID: run.id})
+    return in_pieces(run.as_json(), headers={RUN_ID: run.id})
 
 
 ROUTES = [

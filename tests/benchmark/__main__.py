@@ -17,6 +17,7 @@ from tests.benchmark import (
     edit_to_terminal,
     ledger,
     memory,
+    scale,
     triggers,
 )
 from tests.benchmark.table import Row, printed
@@ -27,6 +28,7 @@ PARTS: tuple[ModuleType, ...] = (
     device_calls,
     bulk,
     ledger,
+    scale,
     triggers,
     memory,
 )

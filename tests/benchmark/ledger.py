@@ -72,12 +72,15 @@ async def measure(quick: bool) -> list[Row]:  # noqa: FBT001 - every part's
 
 
 def _measure(employees: int, terminals: int, for_s: float) -> list[Row]:
-    with _project() as database, psycopg.connect(database.superuser_dsn, autocommit=True) as admin:
+    with (
+        opened_project() as database,
+        psycopg.connect(database.superuser_dsn, autocommit=True) as admin,
+    ):
         _import(admin, employees, terminals)
         receiver = Receiver(database, "first")
         spreading = []
         while admin.execute("select from hikvision_sync.edits limit 1").fetchall():
-            seconds, pairs = _timed(receiver.claim)
+            seconds, pairs = timed(receiver.claim)
             spreading.append(seconds * 1000)
             receiver.release(pairs[0])
         admin.execute("vacuum analyze hikvision_sync.pairs")  # as autovacuum does before long
@@ -102,14 +105,15 @@ def _measure(employees: int, terminals: int, for_s: float) -> list[Row]:
                 Row(f"claim and release, {by}", claims, "/s", better="more"),
                 Row(f"pairs claimed and recorded, {by}", served * BATCH, "/s", better="more"),
             ]
-        status = [_timed(lambda: receiver.call("status"))[0] * 1000 for _ in range(3)]
+        status = [timed(lambda: receiver.call("status"))[0] * 1000 for _ in range(3)]
         rows.append(Row("status of all terminals", statistics.median(status), "ms", note=all_pairs))
         receiver.connection.close()
     return rows
 
 
 @contextmanager
-def _project() -> Iterator[Database]:
+def opened_project() -> Iterator[Database]:
+    """Open a database with the company's tables and ours, on a server of its own."""
     with PostgresServer.embedded() as server:
         database = create_project(server, "benchmark")
         apply_migrations(database)
@@ -134,9 +138,9 @@ def _steady(receiver: Receiver) -> tuple[list[float], list[float]]:
     """Serve some batches; return how many milliseconds each claim and each record took."""
     claiming, recording = [], []
     for _ in range(STEADY_BATCHES):
-        seconds, pairs = _timed(receiver.claim)
+        seconds, pairs = timed(receiver.claim)
         claiming.append(seconds * 1000)
-        recording += [_timed(partial(receiver.record, pair))[0] * 1000 for pair in pairs]
+        recording += [timed(partial(receiver.record, pair))[0] * 1000 for pair in pairs]
         receiver.release(pairs[0])
     return claiming, recording
 
@@ -162,7 +166,8 @@ def _claims_per_s(database: Database, connections: int, for_s: float, *, record:
         return claims / (time.monotonic() - began_at)
 
 
-def _timed(work: Callable[[], T]) -> tuple[float, T]:
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Do some work; return how many seconds it took, and what came of it."""
     began_at = time.monotonic()
     done = work()
     return time.monotonic() - began_at, done

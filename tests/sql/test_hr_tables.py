@@ -335,6 +335,17 @@ def test_a_truncate_writes_down_everybody_of_whom_the_ledger_has_a_pair(
     assert str(pair["employee_id"]) == employee_id(project)
 
 
+@pytest.mark.parametrize("number", ["a(b", ""])
+def test_a_number_that_is_a_text_does_not_break_the_check(project: Project, number: str) -> None:
+    project.run("alter table angajati_biometrie alter column employee_no type text")
+    project.run("update angajati_biometrie set employee_no = %s", number)
+    project.run("update hikvision_sync.pairs set status = 'skipped', employee_no = null,"
+                " message = 'a(b is no number'")  # fmt: skip
+    [row] = project.run("select state from hikvision_sync.terminal_states()")
+    words = "a(b" if number == "" else "…"
+    assert row["state"]["refused_for"] == f"{words} is no number"
+
+
 def test_a_truncate_of_what_no_terminal_knows_writes_down_nothing(
     migrated_database: Database,
 ) -> None:

@@ -535,6 +535,86 @@ def test_a_pair_that_is_taken_is_wanted_until_it_is_recorded(
     assert b.claim() == []
 
 
+def pages_read(receiver: Receiver, project: Project, limit: int = 30) -> int:
+    """Return how many pages of tables and indexes one claim reads, and undo it."""
+    statement = (
+        "explain (analyze, buffers, format json)"
+        " select * from hikvision_sync_claim(%s, 60, %s, 900, null, null)"
+    )
+    read = []
+    for _ in range(2):  # the first one also reads what this session knows nothing of yet
+        [row] = receiver.connection.execute(statement, (receiver.name, limit)).fetchall()
+        plan = row["QUERY PLAN"][0]["Plan"]
+        read.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        project.run("update hikvision_sync.terminals set leased_by = null, leased_until = null")
+    return int(read[-1])
+
+
+@pytest.mark.parametrize("due", [0, 1, 400])
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_claim_reads_few_of_the_pairs_that_wait(
+    project: Project, a: Receiver, due: int, *, analyzed: bool
+) -> None:
+    terminals = install_terminals(project, 2)
+    project.run(
+        "insert into hikvision_sync.terminals (terminal_id) select id from dispozitive_pontaj"
+    )
+    project.run(
+        "insert into hikvision_sync.pairs (terminal_id, employee_id, attempts, next_attempt_at)"
+        " select id, gen_random_uuid(), 3, now() + interval '1 day'"
+        " from dispozitive_pontaj, generate_series(1, 6000)"
+    )
+    if analyzed:
+        project.run("vacuum analyze hikvision_sync.pairs")
+    project.run(
+        "update hikvision_sync.pairs set next_attempt_at = now() - interval '1 minute'"
+        " where ctid in (select ctid from hikvision_sync.pairs where terminal_id = %s"
+        " order by wanted_since desc limit %s)",
+        terminals[0],
+        due,
+    )
+    # Two for each claimed pair are the memory of numbers. Where all that wait are read: 240 to 770.
+    assert pages_read(a, project) < 150
+    assert len(a.claim(limit=1000)) == due
+
+
+def test_due_pairs_come_in_the_same_order_however_many_they_are(
+    project: Project, a: Receiver
+) -> None:
+    [terminal_id] = install_terminals(project, 1)
+    project.run(
+        "insert into hikvision_sync.terminals (terminal_id) select id from dispozitive_pontaj"
+    )
+    project.run(
+        "insert into hikvision_sync.pairs"
+        " (terminal_id, employee_id, attempts, wanted_since, next_attempt_at, leaves)"
+        " select %s, gen_random_uuid(), n %% 3, now() - n %% 7 * interval '1 hour',"
+        " now() - n %% 5 * interval '1 minute', false from generate_series(1, 700) n",
+        terminal_id,
+    )
+    in_order = [
+        row["employee_id"]
+        for row in project.run(
+            "select employee_id from hikvision_sync.pairs"
+            " order by leaves desc, attempts, wanted_since, employee_id"
+        )
+    ]
+    claimed = a.claim(limit=700)
+    assert [row["employee_id"] for row in claimed] == in_order
+    project.run("update hikvision_sync.pairs set leaves = employee_id < %s", in_order[0])
+    project.run(
+        "update hikvision_sync.pairs set done = wanted where employee_id = any(%s)", in_order[:400]
+    )
+    few = a.call("due", terminal_id, claimed[0]["fence"], 1000, [])
+    assert [row["employee_id"] for row in few] == [
+        row["employee_id"]
+        for row in project.run(
+            "select employee_id from hikvision_sync.pairs where wanted > done"
+            " order by leaves desc, attempts, wanted_since, employee_id"
+        )
+    ]
+
+
 def test_an_edit_made_while_a_terminal_is_not_active_waits_there_for_it(
     project: Project, a: Receiver
 ) -> None:
@@ -1039,3 +1119,73 @@ def test_hardware_that_comes_back_behind_another_row_is_remembered(
     a.release(at)
     [lease] = a.call("lease", "a", terminal, 60)
     assert not meet(a, {"terminal_id": terminal, **lease}, "HW1")["replaced"]
+
+
+# What storage says of photos
+
+
+def photo_says(receiver: Receiver, employee: str, etag: str) -> bool:
+    """Have storage say an ETag of Ion's photo; return whether it is another photo than before."""
+    receiver.call("photos_due", 10, 0)
+    [said] = receiver.call("photo_seen", employee, "ion.jpg", etag)
+    return bool(said["changed"])
+
+
+def with_a_photo(project: Project, a: Receiver) -> Row:
+    """Return the claim of the only pair, of somebody whose photo storage was asked for."""
+    [employee] = [str(row["employee_id"]) for row in staffed(project, a, 1)]
+    project.run("update angajati_biometrie set foto_fata_url = 'ion.jpg'")
+    assert not photo_says(a, employee, "first")
+    [row] = a.claim()
+    return row
+
+
+def intend(receiver: Receiver, row: Row) -> None:
+    lease = (row["terminal_id"], row["fence"])
+    receiver.call("intend", *lease, 60, row["employee_id"], "1000")
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_a_save_during_a_push_does_not_have_the_photo_sent_again(
+    project: Project, a: Receiver, b: Receiver, *, spread: bool
+) -> None:
+    row = with_a_photo(project, a)
+    intend(a, row)
+    project.run("update angajati set nume = 'Nou'")
+    if spread:
+        assert b.claim() == []
+    a.record(row, photo="sent")
+    a.release(row)
+    [again] = a.claim()
+    assert (again["version"] > row["version"], again["photo"]) == (True, "sent")
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_a_photo_that_is_replaced_during_a_push_is_sent_again(
+    project: Project, a: Receiver, b: Receiver, *, spread: bool
+) -> None:
+    row = with_a_photo(project, a)
+    intend(a, row)
+    assert photo_says(a, str(row["employee_id"]), "second")
+    if spread:
+        assert b.claim() == []
+    a.record(row, photo="sent")
+    a.release(row)
+    [again] = a.claim()
+    assert again["photo"] == "unknown"
+    intend(a, again)
+    a.record(again, photo="sent anew")
+    a.release(again)
+    assert a.claim() == []
+
+
+def test_a_photo_that_was_replaced_before_the_push_is_sent_once(
+    project: Project, a: Receiver
+) -> None:
+    row = with_a_photo(project, a)
+    assert photo_says(a, str(row["employee_id"]), "second")
+    intend(a, row)
+    a.record(row, photo="sent anew")
+    a.release(row)
+    [again] = a.claim()  # nobody knows any more that it was sent after storage had it
+    assert again["photo"] == "sent anew"
