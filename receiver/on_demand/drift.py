@@ -17,7 +17,7 @@ from receiver.supabase.ledger import Ledger
 from receiver.sync.consequences import is_unanswering
 from receiver.sync.rules import expected_of
 from receiver.sync.verdict import differences
-from receiver.sync.visit import Visits
+from receiver.sync.visit import Visit, Visits
 
 log = get_logger(__name__)
 
@@ -82,6 +82,7 @@ class Drifts:
             await self._read_hr(terminal_id, comparison)
             comparison.begin(terminal_id)
             async for page in visit.open(terminal).persons.everybody():
+                await self._remember(visit, comparison.strangers(page), comparison)
                 comparison.see(page)
         except TerminalError as error:
             if is_unanswering(error):
@@ -89,6 +90,14 @@ class Drifts:
             raise
         finally:
             await self._visits.end(visit)
+
+    async def _remember(
+        self, visit: Visit, numbers: Sequence[str], comparison: "Comparison"
+    ) -> None:
+        """Add who was once put on this hardware under a number, though nobody has it now."""
+        for owner in await visit.owners(numbers) if numbers else ():
+            employee = comparison.employees.get(owner.employee_id)
+            comparison.ours[owner.number] = employee or Employee.of_nobody(owner.employee_id)
 
     async def _read_hr(self, terminal_id: UUID, comparison: "Comparison") -> None:
         numbers = await self._ledger.numbers(terminal_id)
@@ -98,6 +107,7 @@ class Drifts:
             if waits:
                 comparison.waiting.add(employee_id)
         async for employee in self._company.everybody():
+            comparison.employees[employee.id] = employee
             for number in (employee.employee_no, numbers.get(employee.id, (None, False))[0]):
                 if number is not None:
                     comparison.ours[number] = employee
@@ -111,6 +121,8 @@ class Comparison:
     def __init__(self, policy: LeaverPolicy, feed: Feed) -> None:
         self._policy = policy
         self._feed = feed
+        self.employees: dict[UUID, Employee] = {}
+        """All whom HR has."""
         self.wanted: dict[str, Employee] = {}
         """The employees who should be there, by number."""
         self.ours: dict[str, Employee] = {}
@@ -125,6 +137,11 @@ class Comparison:
         start = {"type": "start", "device_id": str(terminal_id), "employees": len(self.wanted)}
         self._feed.add(start)
 
+    def strangers(self, page: Sequence[Found]) -> list[str]:
+        """Return the numbers of those of a page whom neither HR nor the ledger has."""
+        numbers = (there.employee_no for there in page)
+        return [number for number in numbers if not self._knows(number)]
+
     def see(self, page: Sequence[Found]) -> None:
         """Compare some of the persons whom the terminal holds."""
         for there in page:
@@ -133,7 +150,7 @@ class Comparison:
                 continue
             self._seen.add(number)
             self.counts["persons"] += 1
-            if number not in self.wanted and number not in self.ours:
+            if not self._knows(number):
                 self._tell("unknown", number, name=there.name)
             elif differs := self._differs(there):
                 self._tell("different", number, differences=differs)
@@ -144,6 +161,9 @@ class Comparison:
         for number in self.wanted:
             if number not in self._seen:
                 self._tell("missing", number)
+
+    def _knows(self, number: str) -> bool:
+        return number in self.wanted or number in self.ours
 
     def _differs(self, there: Found) -> list[str]:
         employee = self.wanted.get(there.employee_no)

@@ -128,6 +128,20 @@ async def test_the_real_client_selects_embeds_filters_sorts_and_limits(
     assert path.startswith("/rest/v1/angajati?select=id,nume,angajati_biometrie(employee_no,")
 
 
+async def test_a_replica_that_lags_answers_get_and_the_primary_all_else(
+    database: Database, supabase: SupabaseStandIn, client: AsyncClient
+) -> None:
+    people(database, 1)
+    await supabase.lag()
+    people_then = (await client.table("angajati").select("id").execute()).data
+    added = await client.table("angajati").insert({"nume": "Nou"}).execute()
+    assert len(added.data) == 1
+    for _ in range(2):
+        assert (await client.table("angajati").select("id").execute()).data == people_then
+    changed = await client.table("angajati").update({"nume": "Altul"}).eq("nume", "Nou").execute()
+    assert len(changed.data) == 1
+
+
 async def test_the_real_client_writes_and_calls_functions(
     database: Database, client: AsyncClient
 ) -> None:

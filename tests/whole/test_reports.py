@@ -268,6 +268,32 @@ async def test_drift_names_the_leaver_who_may_still_pass_and_not_the_one_who_may
     assert drift["unknown"] == []
 
 
+async def test_drift_knows_whoever_was_once_put_on_the_hardware(opened: Open) -> None:
+    """As after a backup of the terminal's own came back: nobody has these numbers any more."""
+    world = await opened(MODERN)
+    [terminal] = [site.terminal for site in world.sites]
+    async with Hr(world.supabase) as hr:
+        numbered, deleted = [await hr.hire(f"Muncitor{n}", "Ion") for n in range(2)]
+        await settled(world)
+    before = dict(terminal.persons)
+    await world.execute("update angajati_biometrie set employee_no = 7000 where angajat_id = %s",
+                        numbered.id)  # fmt: skip
+    await world.execute("delete from angajati_biometrie where angajat_id = %s", deleted.id)
+    await world.execute("delete from angajati where id = %s", deleted.id)
+    async with asyncio.timeout(30):
+        while await world.execute(WANTED):
+            await get(world, STATUS)
+            await asyncio.sleep(0.1)
+    await world.execute("delete from hikvision_sync.pairs where employee_id = %s", deleted.id)
+    terminal.persons.update(before)
+    drift = await get(world, drift_of(world))
+    assert drift["unknown"] == []
+    assert {one["employee_no"]: one["name"] for one in drift["different"]} == {
+        str(numbered.employee_no): "Muncitor0 Ion",
+        str(deleted.employee_no): "",
+    }
+
+
 async def test_a_long_drift_goes_page_by_page_at_the_usual_pace_and_is_streamed(
     opened: Open,
 ) -> None:

@@ -22,6 +22,13 @@ class Connections:
         self._slots = asyncio.Semaphore(size)
         self._idle: list[AsyncConnection[TupleRow]] = []
 
+    async def replica(self) -> "LaggingReplica":
+        """Return a replica of the database as it is now, which hears of nothing more."""
+        connection = await AsyncConnection.connect(self._dsn, autocommit=True)
+        await connection.execute("begin isolation level repeatable read")
+        await connection.execute("select 1")  # the first statement decides what it sees
+        return LaggingReplica(connection)
+
     @asynccontextmanager
     async def transaction(
         self, settings: Mapping[str, str]
@@ -63,3 +70,25 @@ class Connections:
             self._idle.append(connection)
         else:  # broken, or cut off in the middle of a statement
             await connection.close()
+
+
+class LaggingReplica:
+    """One connection whose transaction sees the database as it was, until it is closed."""
+
+    def __init__(self, connection: AsyncConnection[TupleRow]) -> None:
+        self._connection = connection
+        self._free = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(
+        self, settings: Mapping[str, str]
+    ) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """Give the connection, with these settings; what is done with it is undone."""
+        async with self._free, self._connection.transaction(force_rollback=True):
+            for name, value in settings.items():
+                await self._connection.execute("select set_config(%s, %s, true)", (name, value))
+            yield self._connection
+
+    async def close(self) -> None:
+        """Forget what it saw."""
+        await self._connection.close()

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from receiver.sandbox.supabase import catalog, statements
 from receiver.sandbox.supabase.auth import Caller
 from receiver.sandbox.supabase.bodies import read_body
-from receiver.sandbox.supabase.connections import Connections
+from receiver.sandbox.supabase.connections import Connections, LaggingReplica
 from receiver.sandbox.supabase.errors import RestError, from_postgres
 from receiver.sandbox.supabase.query import Embed, Query, QueryRefused, Select, parse_query
 from receiver.sandbox.supabase.statements import Embedding, Selection
@@ -51,6 +51,8 @@ class Rest:
         self.max_rows = max_rows
         self.embed_as = embed_as
         self.statement_timeout = statement_timeout
+        self.replica: LaggingReplica | None = None
+        """What answers GET and HEAD, where there is one; all else is the primary's."""
 
     async def table(self, request: Request) -> Response:
         """Answer GET, HEAD, POST, PATCH and DELETE on a table or view."""
@@ -77,7 +79,7 @@ class Rest:
 
     async def _read(self, request: Request, caller: Caller) -> Response:
         query = parse_query(request.query_params.multi_items(), request.headers.get("range"))
-        async with self._transaction(caller) as session:
+        async with self._transaction(caller, self.replica) as session:
             selection = await self._target(session, request, query)
             text, rows = await _run(session, statements.read(selection, query, self.max_rows))
             total = None
@@ -157,14 +159,16 @@ class Rest:
         return Response(result, media_type="application/json")
 
     @asynccontextmanager
-    async def _transaction(self, caller: Caller) -> AsyncIterator[catalog.Session]:
+    async def _transaction(
+        self, caller: Caller, replica: LaggingReplica | None = None
+    ) -> AsyncIterator[catalog.Session]:
         settings = {
             "search_path": "public, extensions",
             "statement_timeout": self.statement_timeout,
             "request.jwt.claims": json.dumps(dict(caller.claims)),
             "role": caller.role,
         }
-        async with self._connections.transaction(settings) as session:
+        async with (replica or self._connections).transaction(settings) as session:
             yield session
 
     async def _target(self, session: catalog.Session, request: Request, query: Query) -> Selection:

@@ -73,6 +73,8 @@ class SupabaseStandIn:
     async def stop(self) -> None:
         """Stop serving and leave Postgres."""
         await self._server.stop()
+        if self.rest.replica is not None:
+            await self.rest.replica.close()
         await self._connections.close()
 
     async def switch_off(self) -> None:
@@ -82,6 +84,10 @@ class SupabaseStandIn:
     async def switch_on(self) -> None:
         """Be back on the same port with the same keys."""
         await self._server.start()
+
+    async def lag(self) -> None:
+        """Answer GET by a read replica that stays as the database is now."""
+        self.rest.replica = await self._connections.replica()
 
     @property
     def url(self) -> str:
