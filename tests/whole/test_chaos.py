@@ -40,6 +40,8 @@ from tests.support.faults import (
 PHOTOS = 12
 RECEIVERS = 3
 CONVERGE_S = 90.0
+SOAK_EDITS = int(os.environ.get("CHAOS_EDITS", "2000"))
+"""Of the long form; a receiver is killed for each twenty of them at least."""
 SUPABASE_FAULTS = (
     *(status(code) for code in (401, 500, 502, 520)),
     *(status(code, arrives=True) for code in (500, 502)),
@@ -298,14 +300,14 @@ async def test_nothing_is_lost_in_a_short_chaos(embedded_postgres: PostgresServe
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(3600 + SOAK_EDITS)
 @pytest.mark.parametrize("leaver_policy", ["expire", "delete"])
 async def test_nothing_is_lost_in_a_long_chaos(
     embedded_postgres: PostgresServer, leaver_policy: str
 ) -> None:
     plan = Plan(
-        edits=2000,
-        kills=100,
+        edits=SOAK_EDITS,
+        kills=SOAK_EDITS // 20,
         between_edits_s=0.15,
         terminals=MORE_TERMINALS,
         leaver_policy=leaver_policy,
