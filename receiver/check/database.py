@@ -8,7 +8,7 @@ from receiver.check import figures, host
 from receiver.check.finding import Figures, Finding
 from receiver.core import signatures
 from receiver.core.settings import Settings
-from receiver.supabase.ledger import DatabaseCheck
+from receiver.supabase.ledger_rows import DatabaseCheck
 
 TERMINAL: Final = "terminal "
 """The beginning of the names of rows with one terminal's figures; its id follows."""

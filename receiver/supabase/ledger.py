@@ -1,6 +1,6 @@
 """The functions hikvision_sync_* as Python: claim, renew, record, release, version, check.
 
-Concurrency lives in SQL (sql/0002_ledger.sql); this module calls and parses. Every call but claim
+Concurrency lives in SQL (sql/0002_ledger.sql); `ledger_rows` parses. Every call but claim
 may be repeated; the ones of a visit are, when their answer got lost. A lost claim or lease costs
 its length.
 """
@@ -8,7 +8,7 @@ its length.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +18,7 @@ from receiver.core.errors import LeaseLost, SqlOutdated, SupabaseRefused, Supaba
 from receiver.core.models import (
     Capabilities,
     Claim,
-    Held,
     LeaseAnswer,
-    Leased,
     LeaverPolicy,
     Owner,
     PageVerdict,
@@ -30,35 +28,14 @@ from receiver.core.models import (
     Rest,
     Standing,
 )
-from receiver.supabase import sql_version
+from receiver.supabase import ledger_rows, sql_version
+from receiver.supabase.ledger_rows import DatabaseCheck, SeenPhoto
 from receiver.supabase.rest import Row, T, answer, parsed, rows
 
 REPEAT_PAUSES_S = (0.5, 2.0)
 """Before the second and the third attempt of a call whose answer got lost."""
 
 PAGE = 1000
-
-STATES = ("in_step", "wanted", "failed", "unknown")
-"""Each pair of an active terminal is in one of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatabaseCheck:
-    """One row of `hikvision_sync_check`."""
-
-    name: str
-    fault: str | None
-    detail: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenPhoto:
-    """A photo as HR names it, and what storage last said of it."""
-
-    employee_id: UUID
-    reference: str = field(repr=False)
-    etag: str | None
-    """None where storage was not asked yet, or said none."""
 
 
 class Ledger:
@@ -109,7 +86,7 @@ class Ledger:
             p_verify_seconds=self._verify_s,
             p_policy=self._policy,
         )
-        return _parsed(_claim, found) if found else None
+        return _parsed(ledger_rows.claim, found) if found else None
 
     async def lease(self, terminal_id: UUID, *, lease_s: float) -> LeaseAnswer:
         """Ask for one terminal's lease: it is ours, another receiver's, or the terminal rests."""
@@ -120,7 +97,9 @@ class Ledger:
             p_lease_seconds=lease_s,
             p_look_seconds=self._look_s,
         )
-        return _parsed(_lease_answer, [{**row, "terminal_id": str(terminal_id)} for row in found])
+        return _parsed(
+            ledger_rows.lease_answer, [{**row, "terminal_id": str(terminal_id)} for row in found]
+        )
 
     async def meet(
         self, terminal_id: UUID, fence: int, capabilities: Capabilities, *, lease_s: float
@@ -149,7 +128,7 @@ class Ledger:
             p_limit=limit,
             p_besides=[str(id_) for id_ in besides],
         )
-        return _parsed(_pairs, found)
+        return _parsed(ledger_rows.pairs, found)
 
     async def pairs(
         self, terminal_id: UUID, fence: int, employee_ids: Sequence[UUID]
@@ -164,7 +143,7 @@ class Ledger:
             p_fence=fence,
             p_employee_ids=[str(id_) for id_ in employee_ids],
         )
-        known = {pair.employee_id: pair for pair in _parsed(_pairs, found)}
+        known = {pair.employee_id: pair for pair in _parsed(ledger_rows.pairs, found)}
         return tuple(known.get(id_) or Pair.of_nothing(id_) for id_ in employee_ids)
 
     async def take(
@@ -180,7 +159,7 @@ class Ledger:
         )
         if not found:
             raise LeaseLost
-        return _parsed(_pairs, found)[0]
+        return _parsed(ledger_rows.pairs, found)[0]
 
     async def intend(
         self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
@@ -210,7 +189,7 @@ class Ledger:
             p_terminal_id=str(terminal_id),
             p_fence=fence,
             p_lease_seconds=lease_s,
-            p_outcomes=[_outcome(one, now=time.monotonic()) for one in recorded],
+            p_outcomes=[ledger_rows.outcome(one, now=time.monotonic()) for one in recorded],
         )
 
     async def owners(
@@ -223,7 +202,7 @@ class Ledger:
             p_fence=fence,
             p_employee_nos=list(numbers),
         )
-        return _parsed(_owners, found)
+        return _parsed(ledger_rows.owners, found)
 
     async def verified(  # noqa: PLR0913 - what a page showed
         self,
@@ -273,7 +252,7 @@ class Ledger:
         if self._verify_s is None:
             return []
         found = await self._call("photos_due", p_limit=limit, p_every_seconds=self._verify_s)
-        return [_parsed(_seen_photo, row) for row in found]
+        return [_parsed(ledger_rows.seen_photo, row) for row in found]
 
     async def photo_seen(self, photo: SeenPhoto, etag: str) -> bool:
         """Note a photo's ETag; return whether it is another, and its employee wanted for that."""
@@ -313,7 +292,7 @@ class Ledger:
 
     async def standings(self) -> tuple[Standing, ...]:
         """Return the figures of `status`."""
-        return _parsed(_standings, await self._call("status"))
+        return _parsed(ledger_rows.standings, await self._call("status"))
 
     async def failed(self, after: tuple[UUID, UUID] | None, *, limit: int) -> list[Row]:
         """Return failed pairs after this terminal and employee, in that order."""
@@ -339,7 +318,7 @@ class Ledger:
 
     async def check(self) -> list[DatabaseCheck]:
         """Return what the database says of its own set-up."""
-        return [_parsed(_check, row) for row in await self._call("check")]
+        return [_parsed(ledger_rows.check, row) for row in await self._call("check")]
 
     async def _call_under_lease(self, verb: str, **arguments: Any) -> list[Row]:
         found = await self._repeated_call(verb, **arguments)
@@ -362,110 +341,3 @@ class Ledger:
 def _parsed(parse: Callable[[Any], T], found: object) -> T:
     words = "The ledger's functions answer in another shape: apply this version's sql/ files."
     return parsed(parse, found, SupabaseRefused, words)
-
-
-def _claim(found: list[Row]) -> Claim:
-    pairs = _pairs([row for row in found if row["employee_id"] is not None])
-    state = found[0]["verification"]
-    verification = None if state is None else Progress(**state)
-    return Claim(**_lease(found[0]), pairs=pairs, verification=verification)
-
-
-def _outcome(recorded: Recorded, *, now: float) -> dict[str, Any]:
-    confirmed_at = recorded.confirmed_at
-    return {
-        "employee_id": str(recorded.pair.employee_id),
-        "version": recorded.pair.version,
-        "status": recorded.outcome.status,
-        "step": recorded.outcome.step,
-        "message": recorded.outcome.message,
-        "employee_no": recorded.outcome.held.employee_no,
-        "photo": recorded.outcome.held.photo,
-        "others": list(recorded.outcome.held.others),
-        "retry_seconds": recorded.retry_s,
-        "confirmed_ago": None if confirmed_at is None else max(now - confirmed_at, 0.0),
-    }
-
-
-def _capabilities(device: Any) -> Capabilities | None:
-    """Return what was remembered; None, to be asked again, where an older version wrote it."""
-    if device is None:
-        return None
-    try:
-        return Capabilities(**{**device, "lacks": tuple(device["lacks"])})
-    except (KeyError, TypeError):
-        return None
-
-
-def _pairs(found: list[Row]) -> tuple[Pair, ...]:
-    return tuple(
-        Pair(
-            employee_id=UUID(row["employee_id"]),
-            version=int(row["version"]),
-            attempts=int(row["attempts"]),
-            held=_held(row),
-            was_wanted=bool(row.get("was_wanted", True)),
-            in_doubt=bool(row["in_doubt"]),
-        )
-        for row in found
-    )
-
-
-def _held(row: Row) -> Held:
-    return Held(employee_no=row["employee_no"], photo=row["photo"], others=tuple(row["others"]))
-
-
-def _owners(found: list[Row]) -> tuple[Owner, ...]:
-    return tuple(
-        Owner(
-            number=str(row["number"]),
-            employee_id=UUID(row["employee_id"]),
-            version=int(row["version"]),
-            wanted=bool(row["wanted"]),
-            status=row["status"],
-            held=_held(row),
-        )
-        for row in found
-    )
-
-
-def _lease_answer(found: list[Row]) -> LeaseAnswer:
-    state = found[0]["state"]
-    return LeaseAnswer(
-        state=state,
-        rest_reason=found[0]["rest_reason"],
-        leased=Leased(**_lease(found[0])) if state == "leased" else None,
-    )
-
-
-def _lease(row: Row) -> dict[str, Any]:
-    return {
-        "terminal_id": UUID(row["terminal_id"]),
-        "fence": int(row["fence"]),
-        "failures": int(row["failures"]),
-        "capabilities": _capabilities(row["device"]),
-        "identify": bool(row["look"]),
-    }
-
-
-def _standings(found: list[Row]) -> tuple[Standing, ...]:
-    return tuple(
-        Standing(
-            terminal_id=UUID(row["terminal_id"]),
-            pairs={state: int(row[state]) for state in STATES},
-            oldest_wanted_s=float(row["oldest_wanted_s"]),
-            confirmed_s=row["confirmed_s"],
-            rests_for=row["rest_kind"],
-        )
-        for row in found
-    )
-
-
-def _seen_photo(row: Row) -> SeenPhoto:
-    return SeenPhoto(
-        employee_id=UUID(row["employee_id"]), reference=str(row["reference"]), etag=row["etag"]
-    )
-
-
-def _check(row: Row) -> DatabaseCheck:
-    return DatabaseCheck(name=str(row["name"]), fault=row["fault"], detail=row["detail"])

@@ -13,7 +13,8 @@ from receiver.core.errors import SupabaseError, TerminalError
 from receiver.core.logs import get_logger
 from receiver.photos import album
 from receiver.supabase.company import Company
-from receiver.supabase.ledger import Ledger, SeenPhoto
+from receiver.supabase.ledger import Ledger
+from receiver.supabase.ledger_rows import SeenPhoto
 
 TURN_S: Final = 10.0
 PHOTOS_A_TURN: Final = 10
