@@ -25,6 +25,15 @@ _PERHAPS_PRIVATE: Final = (400, 401, 403, 404)
 """What storage answers where a file is not public (400 with the status in the body)."""
 _PORTS: Final = {"http": 80, "https": 443}
 _PUBLIC: Final = "object/public/"
+_REQUEST_FAILS: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    httpx.CookieConflict,
+    OSError,
+    ValueError,
+)
+"""What httpx raises at a URL, a server or a line that is not as it should be."""
 
 
 def http_client() -> httpx.AsyncClient:
@@ -66,14 +75,7 @@ class PhotoFetcher:
                 return await self._fetch(url)
         except (TimeoutError, httpx.TimeoutException):
             why = "it did not arrive in time"
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            httpx.StreamError,
-            httpx.CookieConflict,
-            OSError,
-            ValueError,
-        ) as exc:
+        except _REQUEST_FAILS as exc:
             why = f"the connection failed ({type(exc).__name__})"
         raise PhotoNotFetched(f"The photo cannot be fetched: {why}.")
 
@@ -86,7 +88,7 @@ class PhotoFetcher:
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT_S):
                 return await self._etag(url, known)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
+        except _REQUEST_FAILS as exc:  # TimeoutError is an OSError
             raise PhotoNotFetched(
                 f"Storage did not say which photo it has ({type(exc).__name__})."
             ) from None
