@@ -181,7 +181,8 @@ begin
         return;
     end if;
     select receiver.policy into v_policy_before
-        from hikvision_sync.receivers receiver order by receiver.began_at desc limit 1;
+        from hikvision_sync.receivers receiver
+        order by receiver.policy = p_policy, receiver.began_at desc limit 1;
     insert into hikvision_sync.receivers (receiver, policy) values (p_receiver, p_policy)
         on conflict (receiver) do update
         set policy = excluded.policy, began_at = excluded.began_at, seen_at = excluded.seen_at;
@@ -425,7 +426,10 @@ begin
             looked_at = case when terminal.changed_at >= terminal.leased_at
                              then terminal.looked_at else v_now end,
             replaced_at_fence = case when v_replaced then p_fence
-                                     else terminal.replaced_at_fence end
+                                     else terminal.replaced_at_fence end,
+            -- Other people are there: it is asked for all of them, from the beginning.
+            verification = case when v_replaced then null else terminal.verification end,
+            verify_began_at = case when v_replaced then null else terminal.verify_began_at end
         where terminal.terminal_id = p_terminal_id
         returning terminal.* into v_terminal;
         v_hardware := hikvision_sync.hardware(v_terminal);
@@ -455,7 +459,8 @@ begin
 end $$;
 
 -- Want on a terminal whoever was ever put on the hardware that is found to stand there, and say
--- whether there is anybody. A number that somebody has who may pass is theirs now, and is left out.
+-- whether there is anybody. A number that somebody else has by now is theirs once it is put there
+-- for them, which comes after whoever left.
 create or replace function hikvision_sync.remember_people(
     p_terminal_id uuid, p_hardware_before text, p_hardware text, p_now timestamptz
 ) returns boolean language plpgsql security definer set search_path = '' as $$
@@ -469,12 +474,7 @@ begin
         set employee_id = excluded.employee_id, there = excluded.there;
     delete from hikvision_sync.numbers number
         where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text;
-    update hikvision_sync.numbers number set there = holder.employee_id is null
-        from hikvision_sync.numbers known
-        left join hikvision_sync.passing() holder
-            on holder.employee_no = known.employee_no and holder.employee_id <> known.employee_id
-        where number.hardware = p_hardware and known.hardware = p_hardware
-          and number.employee_no = known.employee_no;
+    update hikvision_sync.numbers number set there = true where number.hardware = p_hardware;
     insert into hikvision_sync.pairs as pair
             (terminal_id, employee_id, wanted_since, leaves, in_doubt, employee_no, photo)
         select p_terminal_id, number.employee_id, p_now, bool_and(passing.employee_id is null),

@@ -143,8 +143,11 @@ end $$;
 
 -- Write down who was edited in angajati, after each statement that inserts, updates or deletes.
 -- Promise: it writes down every employee who is new or gone, or whose name or status changed.
+-- Without nested loops: the plan of a session's first save of one row is kept, and would compare
+-- every row of a later save of everybody with every other.
 create or replace function hikvision_sync.angajati_edited()
-returns trigger language plpgsql security definer set search_path = '' as $$
+returns trigger language plpgsql security definer
+set search_path = '' set enable_nestloop = off as $$
 declare
     v_row jsonb;
     v_doubt boolean;
@@ -188,7 +191,8 @@ end $$;
 -- changed. A row that moved from one employee to another writes down both. A row of nobody writes
 -- down nobody.
 create or replace function hikvision_sync.angajati_biometrie_edited()
-returns trigger language plpgsql security definer set search_path = '' as $$
+returns trigger language plpgsql security definer
+set search_path = '' set enable_nestloop = off as $$
 declare
     v_row jsonb;
     v_doubt boolean;

@@ -61,6 +61,13 @@ begin
         return query select false;
         return;
     end if;
+    if p_state is null and exists (
+            select from hikvision_sync.terminals terminal
+            where terminal.terminal_id = p_terminal_id and terminal.verification is null
+              and terminal.verified_at >= terminal.leased_at) then
+        return query select true;      -- the answer of the last call got lost
+        return;
+    end if;
     v_now := clock_timestamp();
     update hikvision_sync.terminals terminal set
         verify_began_at = case when terminal.verification is null

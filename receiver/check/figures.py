@@ -152,7 +152,7 @@ def verification(figures: Figures, *, verify_s: float) -> Finding:
     """
     what = f"people on {printable(str(figures['host'] or '?'))}"
     began_s, found = figures["began_s"], figures["verified"]
-    if began_s is not None and began_s > 2 * max(verify_s, LATE_S) and not figures["going_on"]:
+    if began_s is not None and began_s > 2 * max(verify_s, LATE_S):
         return Finding(
             what=what,
             fault=f"it was asked for everybody {duration(began_s)} ago, and should be every "

@@ -184,15 +184,10 @@ class Runs:
             work = (
                 partial(self._push_page, run, left, names)
                 if run.bulk
-                else partial(self._push_one, left, how)
+                else partial(self._push_one, run, left, names, how)
             )
             outcomes = await self._visit(run, terminal_id, terminal, work)
-            for id_, outcome in zip(left, outcomes, strict=False):
-                run.add(
-                    Result(
-                        employee_id=id_, name=names[id_], terminal_id=terminal_id, outcome=outcome
-                    )
-                )
+            _tell(run, terminal_id, names, left, outcomes)
             if any(outcome.status == "fatal" for outcome in outcomes):
                 return False
             left = left[len(outcomes) :]
@@ -225,7 +220,9 @@ class Runs:
         words = "Another terminal answers there at every call."
         return [failed(TerminalRefused(words), NOTHING_HELD)]
 
-    async def _push_one(self, ids: Sequence[UUID], how: Sync, visit: Visit) -> list[Outcome]:
+    async def _push_one(
+        self, run: Run, ids: Sequence[UUID], names: Mapping[UUID, str], how: Sync, visit: Visit
+    ) -> list[Outcome]:
         """Push one pair on a leased terminal, and then the pairs that are due there."""
         [employee_id] = ids
         pair = await visit.take(employee_id)
@@ -233,6 +230,7 @@ class Runs:
         employees = await self._company.employees([employee_id])
         push = await self._pushes.push(visit, pair, employees[employee_id], how=how)
         [push] = await self._pushes.settle(visit, [push])
+        _tell(run, visit.terminal_id, names, ids, [push.outcome])  # the rest may fail
         await self._serve_due(visit)
         return [push.outcome]
 
@@ -248,8 +246,10 @@ class Runs:
         employees = await self._company.employees(ids)  # after the pairs, as in `_push_one`
         watcher = _PageWatcher(run, visit, self._company, names)
         pushes = await self._pushes.serve(visit, pairs, employees, watcher=watcher)
+        outcomes = [push.outcome for push in pushes]
+        _tell(run, visit.terminal_id, names, ids, outcomes)  # the rest may fail
         await self._serve_due(visit)
-        return [push.outcome for push in pushes]
+        return outcomes
 
     async def _serve_due(self, visit: Visit) -> None:
         if visit.resting is None and not visit.is_unanswering:
@@ -263,6 +263,18 @@ class Runs:
         for due_in_s in (visit.resting.seconds if visit.resting else None, visit.due_again_s):
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s, self._wake)
+
+
+def _tell(
+    run: Run,
+    terminal_id: UUID,
+    names: Mapping[UUID, str],
+    ids: Sequence[UUID],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Tell a run what became of the first of these employees on a terminal."""
+    for id_, outcome in zip(ids, outcomes, strict=False):
+        run.add(Result(employee_id=id_, name=names[id_], terminal_id=terminal_id, outcome=outcome))
 
 
 class _PageWatcher:

@@ -20,7 +20,6 @@ from receiver.core.errors import (
 )
 from receiver.core.logs import get_logger
 from receiver.core.models import (
-    NOTHING_HELD,
     Employee,
     Found,
     Held,
@@ -112,9 +111,7 @@ class Pushes:
         pushes: list[Push] = []
         owners: dict[str, UUID] = {}
         for pair in pairs:
-            if owners.get(pair.held.employee_no or "", pair.employee_id) != pair.employee_id:
-                # Another employee got this number a moment ago: it is no longer this one's to end.
-                pair = replace(pair, held=NOTHING_HELD)  # noqa: PLW2901
+            pair = replace(pair, held=_without(owners, pair))  # noqa: PLW2901
             employee = employees[pair.employee_id]
             outcome = already_so(employee, pair.held, self._policy, asked)
             if outcome is not None:
@@ -125,8 +122,8 @@ class Pushes:
                     employee = await watcher.employee(employee.id)
                 held = corrected(employee, pair.held, asked)
                 push = await self.push(visit, replace(pair, held=held), employee)
-                if push.outcome.held.employee_no is not None:
-                    owners[push.outcome.held.employee_no] = pair.employee_id
+            if push.outcome.held.employee_no is not None:
+                owners[push.outcome.held.employee_no] = pair.employee_id
             pushes.append(push)
             if watcher is not None:
                 watcher.reached(push)
@@ -203,7 +200,8 @@ class Pushes:
             # Its word is not enough; or a part was pushed, and the whole is still wanted.
             still_wanted = is_unread or (push.how is sync_photo and push.pair.was_wanted)
             confirmed_at: float | None = push.confirmed_at or said_at
-            if is_unread or outcome.status != "success":
+            in_part = push.how is sync_photo  # name and window were not judged
+            if is_unread or in_part or outcome.status != "success":
                 confirmed_at = None
             retry_s = _retry_s(visit, push.pair, outcome, still_wanted=still_wanted)
             recorded.append(
@@ -232,6 +230,15 @@ class Pushes:
             outcome=failed(error, pair.held),
         )
         return await self.settle(visit, [push])
+
+
+def _without(owners: Mapping[str, UUID], pair: Pair) -> Held:
+    """Return what is held but for numbers that others got a moment ago: not theirs to end."""
+    held = pair.held
+    anothers = {number for number, owner in owners.items() if owner != pair.employee_id}
+    if held.employee_no in anothers:
+        held = replace(held, employee_no=None, photo=None)
+    return replace(held, others=tuple(one for one in held.others if one not in anothers))
 
 
 async def _ends(visit: Visit, pushes: Sequence[Push], watcher: Watcher | None) -> bool:

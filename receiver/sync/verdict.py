@@ -130,16 +130,17 @@ def of_page(
             continue
         passing = [o for o in candidates if _is_number_of(employees[o.employee_id], number)]
         known = [o for o in candidates if number in (o.held.employee_no, *o.held.others)]
-        owner = (passing or known or candidates)[0]
-        if owner.wanted:
-            continue
-        employee = employees[owner.employee_id]
-        ok = _holds(employee, owner, there) if passing else _is_ended(employee, there, policy)
-        if not ok:
-            leaves = not passing
-            different.append(Different(employee_id=owner.employee_id, number=number, leaves=leaves))
-        elif owner.held.employee_no == number and not owner.held.others:
-            confirmed.append(owner)
+        for owner in passing[:1] or known or candidates:
+            if owner.wanted:
+                continue
+            employee = employees[owner.employee_id]
+            ok = _holds(employee, owner, there) if passing else _is_ended(employee, there, policy)
+            if not ok:
+                different.append(
+                    Different(employee_id=owner.employee_id, number=number, leaves=not passing)
+                )
+            elif owner.held.employee_no == number and not owner.held.others:
+                confirmed.append(owner)
     return PageVerdict(confirmed=tuple(confirmed), different=tuple(different), unknown=unknown)
 
 

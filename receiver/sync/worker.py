@@ -201,10 +201,10 @@ class Worker:
         else:
             visit.open(terminal)
             await self._pushes.serve(visit, claim.pairs, employees)
-            if claim.pairs:
-                self._visit_fault = None
             if claim.verification is not None and visit.resting is None:
                 await self._verify(visit, claim.verification)
+            if claim.pairs or claim.verification is not None:
+                self._visit_fault = None
 
     async def _verify(self, visit: Visit, progress: Progress) -> None:
         try:

@@ -163,6 +163,8 @@ class Persons:
         result = found_in(answer)
         if result is None:
             raise self._calls.error(answer)
+        if result.persons and result.total > position + len(result.persons):
+            result = replace(result, more=True)  # some say OK for every page
         if self._calls.lacks(FACES_COUNTED):
             persons = (replace(one, faces=one.faces or None) for one in result.persons)
             return replace(result, persons=tuple(persons))

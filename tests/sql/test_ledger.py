@@ -1189,3 +1189,107 @@ def test_a_photo_that_was_replaced_before_the_push_is_sent_once(
     a.release(row)
     [again] = a.claim()  # nobody knows any more that it was sent after storage had it
     assert again["photo"] == "sent anew"
+
+
+def test_the_last_page_may_be_noted_again_where_its_answer_got_lost(
+    project: Project, a: Receiver
+) -> None:
+    staff = staffed(project, a, 4)
+    left = staff[3]["employee_id"]
+    project.run("update angajati set status = 'inactiv' where id = %s", left)
+    [row] = a.claim()
+    a.record(row, employee_no=None, photo=None, confirmed_ago=3600)
+    a.release(row)
+    [page] = a.claim(verify_s=3600)
+    verified(a, page, confirmed=staff[:2], state={"position": 30})
+    [before] = project.run("select clock_timestamp() as now")
+    figures = {"persons": 3, "different": 0, "unknown": 0}
+    for _ in range(2):  # Ledger._repeated_call does so after a lost answer
+        assert verified(a, page, confirmed=staff[2:3], found=figures)
+    [terminal] = project.run("select verified from hikvision_sync.terminals")
+    [leaver] = project.run(
+        "select confirmed_at from hikvision_sync.pairs where employee_id = %s", left
+    )
+    found = (
+        a.due(page["terminal_id"], page["fence"]),
+        terminal["verified"]["missing"],
+        leaver["confirmed_at"] < before["now"],
+    )
+    assert found == ([], 0, True)
+
+
+def test_a_policy_that_is_rolled_out_receiver_by_receiver_reaches_who_left_meanwhile(
+    project: Project, a: Receiver, b: Receiver
+) -> None:
+    staff = staffed(project, a)
+    left = str(staff[0]["employee_id"])
+    assert a.claim(policy="keep") == []
+    assert b.claim(policy="expire") == []  # the first that was restarted
+    project.run("update angajati set status = 'inactiv' where id = %s", left)
+    [row] = a.claim(policy="keep")  # the other is still at work, and leaves them as they are
+    a.record(row, employee_no="1000")
+    a.release(row)
+    c = Receiver(project.database, "c")  # it is restarted too
+    rows = c.claim(policy="expire")
+    c.connection.close()
+    assert names(rows) == {left}
+
+
+def test_a_verification_begins_again_on_other_hardware(project: Project, a: Receiver) -> None:
+    staff = staffed(project, a)
+    [page] = a.claim(verify_s=3600)
+    a.call(
+        "meet", page["terminal_id"], page["fence"], 60, psycopg.types.json.Jsonb({"serial": "A"})
+    )
+    verified(a, page, confirmed=staff, state={"position": 30})
+    a.call(
+        "meet", page["terminal_id"], page["fence"], 60, psycopg.types.json.Jsonb({"serial": "B"})
+    )
+    a.release(page)
+    for row in a.claim():
+        a.record(row, employee_no=None)
+    a.release({**page, "fence": page["fence"] + 1})
+    [page] = a.claim(verify_s=3600)
+    assert page["verification"] == {}
+
+
+def test_a_number_whose_new_owner_loses_it_before_their_push_is_ended_on_known_hardware(
+    project: Project, a: Receiver
+) -> None:
+    staff = sorted(staffed(project, a), key=lambda row: str(row["employee_id"]))
+    known = {
+        str(row["employee_id"]): row["employee_no"]
+        for row in project.run("select employee_id::text, employee_no from hikvision_sync.pairs")
+    }
+    left, heir = (str(row["employee_id"]) for row in staff)
+    [look] = a.claim(verify_s=3600)
+    a.call(
+        "meet", look["terminal_id"], look["fence"], 60, psycopg.types.json.Jsonb({"serial": "A"})
+    )
+    a.release(look)
+    # The terminal is off; its row is deleted, somebody leaves, and their number is the heir's.
+    project.run("delete from dispozitive_pontaj")
+    project.run("delete from angajati where id = %s", left)
+    project.run(
+        "update angajati_biometrie set employee_no = %s where angajat_id = %s",
+        int(known[left]),
+        heir,
+    )
+    project.run(
+        "insert into dispozitive_pontaj (ip_address, username, password_encrypted)"
+        " values ('10.0.0.9', 'admin', 'x')"
+    )
+    rows = a.claim()
+    a.call(
+        "meet",
+        rows[0]["terminal_id"],
+        rows[0]["fence"],
+        60,
+        psycopg.types.json.Jsonb({"serial": "A"}),
+    )
+    a.release(rows[0])
+    # A fill may take hours; before it comes to the heir, HR gives them another number.
+    project.run("update angajati_biometrie set employee_no = 2000 where angajat_id = %s", heir)
+    rows = a.claim()
+    reached = {str(row["employee_id"]): [row["employee_no"], *row["others"]] for row in rows}
+    assert known[left] in [number for numbers in reached.values() for number in numbers]

@@ -497,14 +497,15 @@ class Company:
         return found
 
     async def unfinished(self) -> list[Row]:
-        """Return the work that the ledger still has: edits, pairs, visits, replacements unseen."""
+        """Return the work that the ledger still has: edits, pairs, replacements unseen.
+
+        A visit with neither verifies, which goes on for ever.
+        """
         waiting = await self.run(
             "select 'edit' as what, id::text as about from hikvision_sync.edits"
             " union all select 'pair', p::text from hikvision_sync.pairs p"
             "  join dispozitive_pontaj d on d.id = p.terminal_id and d.status = 'activ'"
             "  where p.wanted > p.done"
-            " union all select 'visit', t.terminal_id::text from hikvision_sync.terminals t"
-            "  where t.leased_by is not null"
         )
         serials = {
             row["terminal_id"]: row["serial"]

@@ -16,6 +16,7 @@ from receiver.core.errors import (
     LeaseLost,
     LoginRefused,
     NotKept,
+    SupabaseUnreachable,
     TerminalBusy,
     TerminalReplaced,
     TerminalTimeout,
@@ -38,6 +39,7 @@ from receiver.core.settings import Settings
 from receiver.on_demand.progress import Run
 from receiver.on_demand.runs import Runs
 from receiver.sandbox.portraits import portrait
+from receiver.sandbox.terminal import persons as simulated_persons
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
@@ -919,3 +921,105 @@ async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_be
             assert at.last(one).outcome.held.employee_no == number
             assert at.terminal.persons[number].name == one.name
             assert at.may_pass(number)
+
+
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """isapi.md 6.7: pages of 10, and `OK` although totalMatches is larger."""
+    search = simulated_persons.PersonCalls.search
+
+    async def short(self: Any, request: Any) -> Any:
+        cond = request.payload["UserInfoSearchCond"]
+        cond["maxResults"] = min(cond["maxResults"], 10)
+        found = cast("Any", await search(self, request))
+        if found["UserInfoSearch"]["responseStatusStrg"] == "MORE":
+            found["UserInfoSearch"]["responseStatusStrg"] = "OK"
+        return found
+
+    monkeypatch.setattr(simulated_persons.PersonCalls, "search", short)
+
+
+@pytest.mark.usefixtures("short_pages")
+async def test_leavers_whom_a_short_page_did_not_show_pass_no_more() -> None:
+    async with house() as at:
+        held = [at.enrolled(at.hire(n)) for n in range(12)]
+        left = [at.hire(n, active=False, gone=True, employee_no=None) for n in range(12)]
+        await at.serve(*[pair(p, h) for p, h in zip(left, held, strict=True)])
+        assert {at.last(one).outcome.status for one in left} == {"success"}
+        assert [n for n in range(12) if at.may_pass(str(1000 + n))] == []
+
+
+async def test_a_number_that_another_got_a_moment_ago_does_not_hide_the_others() -> None:
+    """A receiver died while it brought Ana from 1005 to 1001; now she has 2001, and Ion 1001."""
+    async with house() as at:
+        ana = at.hire(5)
+        at.enrolled(ana)  # 1005, still there
+        ana = at.hire(5, employee_no="2001")
+        ion = at.hire(1)
+        held = Held(employee_no="1001", photo=UNKNOWN_PHOTO, others=("1005",))
+        await at.serve(pair(ion), pair(ana, held, attempts=1))
+        assert at.last(ana).outcome.status == "success"
+        assert at.may_pass("1001")
+        assert at.may_pass("2001")
+        assert not at.may_pass("1005") or "1005" in at.last(ana).outcome.held.others
+
+
+@pytest.mark.parametrize("has_search", [True, False])
+async def test_a_former_number_that_another_got_a_moment_ago_is_not_ended(
+    *, has_search: bool
+) -> None:
+    """A receiver died while it brought Ana from 1005 to 2001; now Ion has 1005."""
+    async with house(Profile(has_search=has_search)) as at:
+        ana = at.hire(5, employee_no="2001")
+        at.enrolled(ana, "1005")
+        at.enrolled(ana, "2001")
+        ion = at.hire(1, employee_no="1005")
+        await at.serve(pair(ion), pair(ana, Held(employee_no="2001", others=("1005",)), attempts=1))
+        assert at.last(ion).outcome.status == "success"
+        assert at.may_pass("1005")
+
+
+async def test_a_bulk_run_tells_what_it_recorded_though_what_came_after_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(Profile(downloads_photos=False, lies_every=2)) as at:
+        ion = at.hire(1, photo=True)
+
+        async def due(*_: Any, limit: int, **__: Any) -> Any:
+            if limit > 1:
+                raise SupabaseUnreachable("Supabase cannot be reached.")
+            return ()
+
+        monkeypatch.setattr(at.ledger, "due", due)
+        run = await finished(at)
+        assert at.last(ion).outcome.status == "partial"
+        assert run.counts == {"success": 0, "partial": 1, "skipped": 0, "fatal": 0}
+
+
+async def test_a_run_of_one_tells_what_it_recorded_though_what_came_after_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house() as at:
+        ion = at.hire(1)
+
+        async def due(*_: Any, **__: Any) -> Any:
+            raise SupabaseUnreachable("Supabase cannot be reached.")
+
+        monkeypatch.setattr(at.ledger, "due", due)
+        runs = Runs(cast("Any", at.staff), at.visits, at.pushes, wake=lambda: None)
+        run = await runs.start_one(ion.id, "continue", photo_only=False)
+        await runs.ended()
+        assert at.last(ion).outcome.status == "success"
+        assert list(cast("Any", run.as_json())["not_reached"]) == []
+
+
+async def test_a_push_of_the_photo_alone_does_not_confirm_the_person() -> None:
+    async with house(Profile(downloads_photos=False)) as at:
+        ion = at.hire(1, photo=True)
+        held = at.enrolled(ion, name="Altcineva", end=ENDED)
+        push = await at.pushes.push(
+            at.visit, pair(ion, held, was_wanted=False), ion, how=sync_photo
+        )
+        await at.pushes.settle(at.visit, [push])
+        assert not at.may_pass("1001")
+        assert not at.last(ion).confirmed

@@ -497,3 +497,15 @@ def test_a_number_belongs_to_the_one_who_may_pass_with_it(policy: LeaverPolicy) 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_person_behind_whose_number_nobody_is_known_is_left_alone(policy: LeaverPolicy) -> None:
     assert judge(ION, replace(THERE, employee_no="vizitator7"), policy=policy) == "unknown"
+
+
+@pytest.mark.parametrize("policy", ["expire", "delete"])
+def test_a_number_that_hr_gave_somebody_besides_theirs_is_ended_for_whoever_had_it(
+    policy: LeaverPolicy,
+) -> None:
+    """HR's second row of Ion has the number of somebody who left, whom a backup brought back."""
+    left = Employee.of_nobody(ANA.id)
+    owners = [owner(ION, number="1002"), owner(left, Held(), number="1002")]
+    there = replace(THERE, employee_no="1002")
+    found = of_page([there], owners, {ION.id: ION, left.id: left}, policy)
+    assert left.id in {one.employee_id for one in found.different}

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from receiver.core.errors import SqlOutdated, SupabaseError, SupabaseRefused
-from receiver.core.models import Capabilities, Claim, Held, Pair
+from receiver.core.errors import SqlOutdated, SupabaseError, SupabaseRefused, SupabaseUnreachable
+from receiver.core.models import Capabilities, Claim, Held, Pair, Progress
 from receiver.core.settings import Settings
 from receiver.sync import worker as worker_module
 from receiver.sync.gate import Gate
@@ -205,3 +205,53 @@ async def test_a_fault_of_the_work_is_over_where_nothing_is_due_any_more(
         await until_fault_is(worker, "this row")
         monkeypatch.setattr(ledger, "claim", NotedLedger().claim)
         await until_fault_is(worker, None)
+
+
+class OnlyPages(NotedLedger):
+    """A ledger in which nothing is wanted and page after page of verifications is due."""
+
+    async def claim(self, **_: object) -> Any:
+        self.claims += 1
+        await asyncio.sleep(0.01)
+        return Claim(
+            terminal_id=uuid4(),
+            fence=1,
+            failures=0,
+            capabilities=Capabilities(),
+            identify=False,
+            pairs=(),
+            verification=Progress(),
+        )
+
+
+class OneFailedPage:
+    fault: Exception | None = None
+    pages = 0
+
+    async def go_on(self, *_: object) -> None:
+        if self.fault:
+            raise self.fault
+        self.pages += 1
+
+
+async def test_a_failed_page_of_a_verification_is_over_where_the_next_pages_succeed() -> None:
+    """/readyz says 503 for as long as pages are due: 50 terminals x 67 calls, an hour and more."""
+    verifications = OneFailedPage()
+    settings = Settings.from_env({**ENVIRONMENT, "POLL_SECONDS": "1"})
+    gate = Gate(lanes=1, pause_s=0.0)
+    parts: Any = (OnlyPages(), Readable(), gate, EmptyVisits(), NoPushes(), verifications)
+    worker = Worker(settings, *parts)
+    running = asyncio.create_task(worker.run())
+    try:
+        await until_fault_is(worker, None)
+        verifications.fault = SupabaseUnreachable("once")
+        await until_fault_is(worker, "once")
+        verifications.fault = None
+        pages = verifications.pages
+        async with asyncio.timeout(60):
+            while verifications.pages < pages + 100:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert worker.fault is None
+    finally:
+        worker.stop()
+        await running
