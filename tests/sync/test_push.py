@@ -925,7 +925,7 @@ async def test_an_edit_that_a_bulk_run_serves_is_not_undone_by_what_it_pushed_be
 
 @pytest.fixture
 def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """isapi.md 6.7: pages of 10, and `OK` although totalMatches is larger."""
+    """Pages of 10, and `OK` although totalMatches is larger."""
     search = simulated_persons.PersonCalls.search
 
     async def short(self: Any, request: Any) -> Any:
