@@ -275,7 +275,7 @@ async def play(plan: Plan, postgres: PostgresServer) -> None:
         begun = time.monotonic()
         await chaos.run(hr)
         hurt_for_s = time.monotonic() - begun
-        await converge(world, within_s=CONVERGE_S)
+        await converge(world, within_s=max(CONVERGE_S, plan.edits / 5))  # what waits in line
         lost = [(site.name, one) for site in world.sites for one in await differences(world, site)]
         seen = [site.terminal.sightings for site in world.sites]
         print(
