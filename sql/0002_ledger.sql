@@ -706,6 +706,10 @@ begin
               and not number.employee_no = any (coalesce(v_one.others, '{}'));
         end if;
     end loop;
+    -- Whoever came or went moved the others: a verification's next page may pass over some.
+    update hikvision_sync.terminals terminal
+        set verification = terminal.verification || '{"unsure": true}'
+        where terminal.terminal_id = p_terminal_id and terminal.verification is not null;
     return query select true;
 end $$;
 

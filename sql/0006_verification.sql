@@ -107,17 +107,25 @@ begin
 end $$;
 
 -- End a terminal's verification: want everybody who was on none of its pages and may have to be
--- there, and confirm that the others are not.
+-- there, and confirm that the others are not. Where somebody may have been on no page (`unsure`),
+-- whoever was ever put on this hardware is wanted too, under each number that no page confirmed.
 -- Who is wanted is asked for by number before anything is pushed: a page may have missed somebody.
 create or replace function hikvision_sync.end_verification(
     p_terminal_id uuid, p_now timestamptz, p_found jsonb
 ) returns void language plpgsql security definer set search_path = '' as $$
 declare
     v_began_at timestamptz;
+    v_hardware text;
+    v_unsure boolean := coalesce((p_found ->> 'unsure')::boolean, false);
     v_missing bigint;
 begin
-    select terminal.verify_began_at into v_began_at
+    select terminal.verify_began_at, hikvision_sync.hardware(terminal)
+        into v_began_at, v_hardware
         from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
+    if v_unsure then
+        update hikvision_sync.numbers number set there = true
+        where number.hardware = v_hardware and not number.there;
+    end if;
     with missing as (
         select pair.employee_id
         from hikvision_sync.pairs pair
@@ -133,18 +141,28 @@ begin
         where not exists (select from hikvision_sync.pairs pair
                           where pair.terminal_id = p_terminal_id
                             and pair.employee_id = passing.employee_id)
+    ), doubted as (
+        select number.employee_id
+        from hikvision_sync.numbers number
+        left join hikvision_sync.pairs pair
+            on pair.terminal_id = p_terminal_id and pair.employee_id = number.employee_id
+        where v_unsure and number.hardware = v_hardware
+          and (pair.employee_no is distinct from number.employee_no
+               or pair.confirmed_at is null or pair.confirmed_at < v_began_at)
     ), wanted as (
         insert into hikvision_sync.pairs as pair
                 (terminal_id, employee_id, wanted_since, leaves, in_doubt)
-            select p_terminal_id, missing.employee_id, p_now, false, true
-            from missing order by missing.employee_id
+            select p_terminal_id, asked.employee_id, p_now, false, true
+            from (select * from missing union select * from doubted) asked
+            order by asked.employee_id
             on conflict (terminal_id, employee_id) do update set
                 wanted = pair.wanted + 1, wanted_since = p_now, in_doubt = true,
                 attempts = 0, next_attempt_at = p_now
             where pair.wanted = pair.done
             returning pair.employee_id
     )
-    select count(*) into v_missing from wanted;
+    select count(*) into v_missing
+        from wanted join missing on missing.employee_id = wanted.employee_id;
     update hikvision_sync.pairs pair set confirmed_at = v_began_at
         where pair.terminal_id = p_terminal_id and pair.wanted = pair.done
           and pair.employee_no is null and pair.status = 'success'
@@ -152,7 +170,7 @@ begin
     update hikvision_sync.terminals terminal set
         verification = null,
         verified_at = p_now,
-        verified = p_found || jsonb_build_object('missing', v_missing)
+        verified = p_found - 'unsure' || jsonb_build_object('missing', v_missing)
     where terminal.terminal_id = p_terminal_id;
 end $$;
 

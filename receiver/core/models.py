@@ -151,6 +151,8 @@ class Progress:
     different: int = 0
     unknown: int = 0
     """Persons on the pages so far; of them those who differ, and those who are not ours."""
+    unsure: bool = False
+    """Whether somebody may be on no page: the list moved, or ended before its total."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,6 +224,7 @@ class Ledger:
             "persons": progress.persons,
             "different": progress.different,
             "unknown": progress.unknown,
+            "unsure": progress.unsure,
         }
         await self._call_under_lease(
             "verified",

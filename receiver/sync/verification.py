@@ -52,6 +52,8 @@ class Verifications:
         verdict = NOTHING if repeated else await self._judge(visit, page)
         after = _after(progress, page, verdict, search_id) if not repeated else progress
         ended = repeated or not page.persons or not page.more or after.persons > MAX_PERSONS
+        if ended and (repeated or after.persons < page.total):
+            after = replace(after, unsure=True)
         await visit.verified(verdict, after, asked_at=asked_at, ended=ended)
         if ended:
             log.info(
@@ -75,18 +77,18 @@ def _after(
 ) -> Progress:
     """Return how far the verification is after a page.
 
-    Where persons were erased since the page before, those behind them have moved up by as many: the
-    next page begins so much earlier, so that nobody is passed over.
+    Where somebody came or went since the page before, the others have moved, and a page may pass
+    over some: they are asked for by number in the end.
     """
-    gone = max(progress.total - page.total, 0) if page.total else 0
     received = len(page.persons)
     return replace(
         progress,
         search_id=search_id,
-        position=progress.position + max(received - gone, 1),
+        position=progress.position + received,
         first=page.persons[0].employee_no if page.persons else "",
         total=page.total,
         persons=progress.persons + received,
         different=progress.different + len(verdict.different),
         unknown=progress.unknown + verdict.unknown,
+        unsure=progress.unsure or progress.total not in (0, page.total),
     )

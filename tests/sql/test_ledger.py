@@ -998,7 +998,7 @@ def test_a_verification_waits_for_every_edit_and_goes_on_where_it_was(
     b.record(edit, employee_no="1001", confirmed_ago=0)
     b.release(edit)
     [page] = b.claim(verify_s=3600)
-    assert (page["employee_id"], page["verification"]) == (None, state)
+    assert (page["employee_id"], page["verification"]) == (None, {**state, "unsure": True})
     assert not verified(a, {**page, "fence": page["fence"] - 1}, state={})
     assert verified(b, page, found={"persons": 2, "different": 0, "unknown": 0})
     b.release(page)
@@ -1293,3 +1293,40 @@ def test_a_number_whose_new_owner_loses_it_before_their_push_is_ended_on_known_h
     rows = a.claim()
     reached = {str(row["employee_id"]): [row["employee_no"], *row["others"]] for row in rows}
     assert known[left] in [number for numbers in reached.values() for number in numbers]
+
+
+@pytest.mark.parametrize("unsure", [True, False])
+def test_whoever_was_on_no_page_of_a_list_that_moved_is_asked_for_by_number(
+    project: Project, a: Receiver, *, unsure: bool
+) -> None:
+    staff = staffed(project, a)
+    left = str(staff[0]["employee_id"])
+    number = project.run(
+        "select employee_no from hikvision_sync.numbers where employee_id = %s", left
+    )
+    project.run("update angajati set status = 'inactiv' where id = %s", left)
+    [row] = a.claim()
+    a.record(row, employee_no=None, photo=None)
+    a.release(row)
+    [page] = a.claim(verify_s=3600)
+    figures = {"persons": 1, "different": 0, "unknown": 0, "unsure": unsure}
+    verified(a, page, confirmed=staff[1:], found=figures)
+    due = a.due(page["terminal_id"], page["fence"])
+    assert {str(one["employee_id"]): one["others"] for one in due} == (
+        {left: [number[0]["employee_no"]]} if unsure else {}
+    )
+    [terminal] = project.run("select verified from hikvision_sync.terminals")
+    assert terminal["verified"] == {"persons": 1, "different": 0, "unknown": 0, "missing": 0}
+
+
+def test_a_push_between_two_pages_moves_the_list(project: Project, a: Receiver) -> None:
+    staff = staffed(project, a)
+    [page] = a.claim(verify_s=3600)
+    verified(a, page, confirmed=staff, state={"position": 30})
+    a.release(page)
+    project.run("update angajati set nume = 'Nou' where id = %s", staff[0]["employee_id"])
+    [row] = a.claim(verify_s=3600)
+    a.record(row)
+    a.release(row)
+    [page] = a.claim(verify_s=3600)
+    assert page["verification"] == {"position": 30, "unsure": True}

@@ -1,0 +1,90 @@
+"""Pages of a verification, and lists that move between them."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from receiver.core.models import Employee, Found, Owner, Progress
+from receiver.sync.verification import Verifications
+from receiver.terminals.user_info import SearchResult
+
+
+class Terminal:
+    """Lists the newest first, two a page."""
+
+    def __init__(self) -> None:
+        self.numbers = ["4", "3", "2", "1"]
+
+    async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+        assert search_id
+        page = self.numbers[position : position + 2]
+        persons = tuple(Found(employee_no=n, name=n, access="open", faces=0) for n in page)
+        more = position + len(page) < len(self.numbers)
+        return SearchResult(persons=persons, more=more, total=len(self.numbers))
+
+
+class Visit:
+    """A visit that notes how a verification goes on."""
+
+    terminal_id = UUID(int=7)
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.client = cast("Any", type("Client", (), {"persons": terminal})())
+        self.progress = Progress()
+        self.ended = False
+        self.seen: list[str] = []
+
+    async def owners(self, numbers: Sequence[str]) -> tuple[Owner, ...]:
+        self.seen += numbers
+        return ()
+
+    async def verified(self, _: Any, progress: Any, *, asked_at: float, ended: bool) -> None:
+        assert asked_at
+        self.progress, self.ended = progress, ended
+
+
+class Nobody:
+    async def employees(self, _: Any) -> dict[UUID, Employee]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unsure"),
+    [
+        (["4", "3", "2", "1"], False),
+        (["6", "5", "4", "3", "2", "1"], True),  # a page of newcomers: it shows the same again
+        (["5", "4", "3", "2", "1"], True),
+        (["3", "2", "1"], True),  # it passes over 2
+        (["4"], True),
+        ([], True),
+    ],
+)
+async def test_a_verification_says_where_it_may_have_passed_over_somebody(
+    numbers: list[str], *, unsure: bool
+) -> None:
+    terminal = Terminal()
+    visit = Visit(terminal)
+    verifications = Verifications("expire", cast("Any", Nobody()))
+    await verifications.go_on(cast("Any", visit), visit.progress)
+    terminal.numbers = numbers
+    while not visit.ended:
+        await verifications.go_on(cast("Any", visit), visit.progress)
+    assert visit.progress.unsure == unsure
+    if not unsure:
+        assert visit.seen == numbers
+
+
+async def test_a_terminal_that_shows_its_first_page_again_and_again_is_not_believed() -> None:
+    class Stubborn(Terminal):
+        async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+            page = await super().page(_, search_id=search_id, position=0)
+            assert position < 10
+            return page
+
+    visit = Visit(Stubborn())
+    verifications = Verifications("expire", cast("Any", Nobody()))
+    while not visit.ended:
+        await verifications.go_on(cast("Any", visit), visit.progress)
+    assert visit.progress.unsure
