@@ -84,6 +84,8 @@ class OnePair(NotedLedger):
     """A ledger in which one pair is due again and again."""
 
     misfit: SupabaseError | None = None
+    pairs: tuple[Pair, ...] = (PAIR,)
+    verification: Progress | None = None
 
     async def fits(self) -> None:
         if self.misfit:
@@ -98,7 +100,8 @@ class OnePair(NotedLedger):
             failures=0,
             capabilities=Capabilities(),
             identify=False,
-            pairs=(PAIR,),
+            pairs=self.pairs,
+            verification=self.verification,
         )
 
 
@@ -207,21 +210,11 @@ async def test_a_fault_of_the_work_is_over_where_nothing_is_due_any_more(
         await until_fault_is(worker, None)
 
 
-class OnlyPages(NotedLedger):
+class OnlyPages(OnePair):
     """A ledger in which nothing is wanted and page after page of verifications is due."""
 
-    async def claim(self, **_: object) -> Any:
-        self.claims += 1
-        await asyncio.sleep(0.01)
-        return Claim(
-            terminal_id=uuid4(),
-            fence=1,
-            failures=0,
-            capabilities=Capabilities(),
-            identify=False,
-            pairs=(),
-            verification=Progress(),
-        )
+    pairs = ()
+    verification = Progress()
 
 
 class OneFailedPage:
