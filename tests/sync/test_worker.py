@@ -84,7 +84,7 @@ class OnePair(NotedLedger):
     """A ledger in which one pair is due again and again."""
 
     misfit: SupabaseError | None = None
-    pairs: tuple[Pair, ...] = (PAIR,)
+    claimed: tuple[Pair, ...] = (PAIR,)
     verification: Progress | None = None
 
     async def fits(self) -> None:
@@ -100,7 +100,7 @@ class OnePair(NotedLedger):
             failures=0,
             capabilities=Capabilities(),
             identify=False,
-            pairs=self.pairs,
+            pairs=self.claimed,
             verification=self.verification,
         )
 
@@ -213,8 +213,8 @@ async def test_a_fault_of_the_work_is_over_where_nothing_is_due_any_more(
 class OnlyPages(OnePair):
     """A ledger in which nothing is wanted and page after page of verifications is due."""
 
-    pairs = ()
-    verification = Progress()
+    claimed = ()
+    verification: Progress | None = Progress()
 
 
 class OneFailedPage:
