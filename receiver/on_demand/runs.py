@@ -290,14 +290,8 @@ class _PageWatcher:
         return (await self._company.employees([id_]))[id_]
 
     def reached(self, push: Push) -> None:
-        self._run.add(
-            Result(
-                employee_id=push.employee.id,
-                name=self._names[push.employee.id],
-                terminal_id=self._visit.terminal_id,
-                outcome=push.outcome,
-            )
-        )
+        at = self._visit.terminal_id
+        _tell(self._run, at, self._names, [push.employee.id], [push.outcome])
 
     async def interrupts(self, in_hand: Sequence[UUID]) -> bool:
         return self._run.stop_asked or bool(await self._visit.due(limit=1, besides=in_hand))
