@@ -92,7 +92,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             jwt_secret=settings.jwt_secret,
             allowed_roles=settings.allowed_roles,
         )
-        photo_watch = PhotoWatch(ledger, company, fetcher.etag, wake=worker.wake)
+        photo_watch = PhotoWatch(ledger, company, fetcher.seen, wake=worker.wake)
         working = asyncio.create_task(worker.run())
         watching = asyncio.create_task(photo_watch.run())
         prefetching = asyncio.create_task(published.prefetch())

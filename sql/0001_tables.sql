@@ -19,89 +19,211 @@ set local lock_timeout = '2s';
 create schema if not exists hikvision_sync;
 revoke all on schema hikvision_sync from public;
 
+-- Where the columns that count are in HR's tables: a renamed one is so found under its new name.
+create table if not exists hikvision_sync.columns (
+    table_name  text not null,
+    column_name text not null,
+    relation    oid not null,
+    attnum      smallint not null,
+    primary key (table_name, column_name)
+);
+
+-- Return the columns of HR's tables that count. kinds are the types that can be worked with, any
+-- where there is none. One that is `optional` may be missing: `nume_complet`, and `port`, which is
+-- 80 then; `nume` and `prenume` may be missing where there is `nume_complet`.
+create or replace function hikvision_sync.columns_that_count()
+returns table (table_name text, column_name text, kinds text[], optional boolean)
+language sql immutable set search_path = '' as $$
+    values
+        ('angajati', 'id', '{uuid}'::text[], false),
+        ('angajati', 'status', '{text}', false),
+        ('angajati', 'nume', '{}', false),
+        ('angajati', 'prenume', '{}', false),
+        ('angajati', 'nume_complet', '{}', true),
+        ('angajati_biometrie', 'angajat_id', '{uuid}', false),
+        ('angajati_biometrie', 'employee_no', '{integer,text}', false),
+        ('angajati_biometrie', 'foto_fata_url', '{text}', false),
+        ('dispozitive_pontaj', 'id', '{uuid}', false),
+        ('dispozitive_pontaj', 'ip_address', '{}', false),
+        ('dispozitive_pontaj', 'port', '{}', true),
+        ('dispozitive_pontaj', 'username', '{}', false),
+        ('dispozitive_pontaj', 'password_encrypted', '{}', false),
+        ('dispozitive_pontaj', 'status', '{text}', false)
+$$;
+revoke all on function hikvision_sync.columns_that_count from public;
+
+-- Note where the columns that count are now; one that is gone for good is forgotten.
+create or replace function hikvision_sync.remember_columns(p_forget boolean)
+returns void language sql set search_path = '' as $$
+    with here as (
+        select counting.table_name, counting.column_name, attribute.attrelid, attribute.attnum
+        from hikvision_sync.columns_that_count() counting
+        join pg_catalog.pg_attribute attribute
+            on attribute.attrelid = to_regclass('public.' || counting.table_name)
+               and attribute.attname = counting.column_name and not attribute.attisdropped
+    ), forgotten as (
+        delete from hikvision_sync.columns known
+        where p_forget and not exists (select from here
+                                       where here.table_name = known.table_name
+                                         and here.column_name = known.column_name)
+    )
+    insert into hikvision_sync.columns as known (table_name, column_name, relation, attnum)
+        select * from here
+        on conflict (table_name, column_name) do update
+        set relation = excluded.relation, attnum = excluded.attnum
+        where (known.relation, known.attnum) <> (excluded.relation, excluded.attnum)
+$$;
+revoke all on function hikvision_sync.remember_columns from public;
+
+-- Return which of these columns one of HR's tables lacks and must not, and how they are named now,
+-- where that is known. An optional one may be missing, but not have another name.
+create or replace function hikvision_sync.lost(p_table text, p_columns text[])
+returns table (name text, now text) language sql stable set search_path = '' as $$
+    with here as (
+        select attribute.attname::text as name, attribute.attnum, attribute.attrelid
+        from pg_catalog.pg_attribute attribute
+        where attribute.attrelid = to_regclass('public.' || p_table)
+          and attribute.attnum > 0 and not attribute.attisdropped
+    )
+    select missing.name, missing.now
+    from (
+        select asked.name, (
+            select here.name from hikvision_sync.columns known
+            join here on here.attrelid = known.relation and here.attnum = known.attnum
+            where known.table_name = p_table and known.column_name = asked.name) as now
+        from unnest(p_columns) as asked(name)
+        where asked.name not in (select here.name from here)
+    ) missing
+    where missing.now is not null
+       or missing.name not in (
+           select counting.column_name from hikvision_sync.columns_that_count() counting
+           where counting.table_name = p_table and counting.optional)
+      and not (missing.name in ('nume', 'prenume')
+               and 'nume_complet' in (select here.name from here))
+$$;
+revoke all on function hikvision_sync.lost from public;
+
 -- Say in words what keeps the receiver from reading some of HR's tables, and which statement mends
 -- it; null where nothing does. p_tables are names of tables in public.
--- Promise: it names each table that is missing, each column that is missing and must not be, each
--- column of a type that cannot be worked with, a table that its caller may not read, and one of
--- which row security may hide rows from its caller: hidden rows would make everybody a leaver. It
--- looks at no row. A column may be missing where others say as much: `nume_complet`, or `nume` and
--- `prenume`; and `port`, which is 80 then.
+-- Promise: it names each table that is missing or is a view, each column that is missing and must
+-- not be, each column of a type that cannot be worked with, a table that its caller may not read,
+-- and one of which row security may hide rows from its caller: hidden rows would make everybody a
+-- leaver. It looks at no row. No statement that it names makes somebody a leaver as it stands.
 create or replace function hikvision_sync.fault_of(variadic p_tables text[])
 returns text language plpgsql stable set search_path = '' as $$
 begin
     return (
-    with needed (table_name, column_name, kinds) as (values
-        ('angajati', 'id', '{uuid}'::text[]),
-        ('angajati', 'status', '{text}'),
-        ('angajati', 'nume', '{}'),
-        ('angajati', 'prenume', '{}'),
-        ('angajati_biometrie', 'angajat_id', '{uuid}'),
-        ('angajati_biometrie', 'employee_no', '{integer,text}'),
-        ('angajati_biometrie', 'foto_fata_url', '{text}'),
-        ('dispozitive_pontaj', 'id', '{uuid}'),
-        ('dispozitive_pontaj', 'ip_address', '{}'),
-        ('dispozitive_pontaj', 'username', '{}'),
-        ('dispozitive_pontaj', 'password_encrypted', '{}'),
-        ('dispozitive_pontaj', 'status', '{text}')
-    ), tables as (
-        select asked.name, to_regclass('public.' || asked.name) as oid
+    with tables as (
+        select asked.name, relation.oid, relation.relkind
         from unnest(p_tables) as asked(name)
+        left join pg_catalog.pg_class relation
+            on relation.oid = to_regclass('public.' || asked.name)
+    ), needed as (
+        select tables.name as table_name, tables.oid, counting.column_name, counting.kinds,
+               counting.optional
+        from hikvision_sync.columns_that_count() counting
+        join tables on tables.name = counting.table_name and tables.relkind in ('r', 'p')
     ), columns as (
-        select tables.oid, attribute.attname::text as name,
+        select needed.*, attribute.attnum, base.oid as base,
                format_type(attribute.atttypid, attribute.atttypmod) as type,
                case when base.oid in (21, 20, 23) then 'integer'    -- smallint, bigint, integer
                     when base.oid = 1042 then 'character'           -- its blanks would count
                     when base.typcategory in ('S', 'E') then 'text' -- an enum counts as one
                     else base.typname end as kind
-        from tables
+        from needed
         join pg_catalog.pg_attribute attribute
-            on attribute.attrelid = tables.oid and attribute.attnum > 0
+            on attribute.attrelid = needed.oid and attribute.attname = needed.column_name
                and not attribute.attisdropped
-        join pg_catalog.pg_type declared on declared.oid = attribute.atttypid
-        join pg_catalog.pg_type base
-            on base.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid)
+        cross join lateral (    -- under domains over domains
+            with recursive declared as (
+                select type.oid, type.typbasetype from pg_catalog.pg_type type
+                where type.oid = attribute.atttypid
+                union all
+                select type.oid, type.typbasetype from pg_catalog.pg_type type
+                join declared on type.oid = declared.typbasetype
+            )
+            select type.* from pg_catalog.pg_type type
+            join declared on declared.oid = type.oid and declared.typbasetype = 0
+        ) base
+    ), wrong as (
+        select columns.* from columns
+        where columns.kinds <> '{}' and columns.kind <> all (columns.kinds)
+    ), keys as (     -- no statement changes the type of one end alone
+        select distinct foreign_key.conrelid::regclass as owner, foreign_key.conname as name,
+               pg_get_constraintdef(foreign_key.oid) as definition
+        from pg_catalog.pg_constraint foreign_key
+        join wrong on (foreign_key.conrelid = wrong.oid and wrong.attnum = any (foreign_key.conkey)
+                       or foreign_key.confrelid = wrong.oid
+                       and wrong.attnum = any (foreign_key.confkey))
+        where foreign_key.contype = 'f'
     ), faults as (
-        select tables.name, 1 as place, format(
+        select 0 as turn, tables.name, 1 as place, case when tables.oid is null then format(
             'there is no table public.%1$s: rename it back (alter table public.<its new name> '
-            'rename to %1$s)', tables.name) as words
-        from tables where tables.oid is null
+            'rename to %1$s)', tables.name) else format(
+            'public.%1$s is no table, and no trigger hears what is saved behind it: give the table '
+            'itself that name', tables.name) end as words
+        from tables where tables.oid is null or tables.relkind not in ('r', 'p')
         union all
-        select needed.table_name, 2, format(
-            'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename column '
-            '<its new name> to %2$s); if it was dropped, add and fill it in one transaction (alter '
-            'table public.%1$s add column %2$s %3$s)', needed.table_name, needed.column_name,
-            coalesce(needed.kinds[1], 'text'))
+        select 0, needed.table_name, 2, format(case
+            when lost.now is null then
+                'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename '
+                'column <its new name> to %2$s); if it was dropped, add and fill it in one '
+                'transaction (alter table public.%1$s add column %2$s %3$s)'
+            else
+                'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename '
+                'column %4$I to %2$s)'
+                || case when needed.optional then '; where that does not count any more, run '
+                        'sql/0001_tables.sql again' else '' end end,
+            needed.table_name, needed.column_name, coalesce(needed.kinds[1], 'text'), lost.now)
         from needed
-        join tables on tables.name = needed.table_name and tables.oid is not null
-        where not exists (
-            select from columns
-            where columns.oid = tables.oid
-              and (columns.name = needed.column_name
-                   or columns.name = 'nume_complet' and needed.column_name in ('nume', 'prenume')))
+        cross join lateral hikvision_sync.lost(needed.table_name, array[needed.column_name]) lost
         union all
-        select needed.table_name, 3, format(
+        select 0, '', 3, format(
+            'in one transaction, because of a foreign key: alter table %s drop constraint %I',
+            keys.owner, keys.name)
+        from keys
+        union all
+        select 1, wrong.table_name, 4, format(
             'public.%1$s.%2$s is %3$s and must be %4$s: alter table public.%1$s alter column %2$s '
-            'type %5$s using %2$s::%5$s', needed.table_name, needed.column_name, columns.type,
-            array_to_string(needed.kinds, ' or '), needed.kinds[1])
-        from needed
-        join tables on tables.name = needed.table_name
-        join columns on columns.oid = tables.oid and columns.name = needed.column_name
-        where needed.kinds <> '{}' and columns.kind <> all (needed.kinds)
+            'type %5$s using %6$s', wrong.table_name, wrong.column_name, wrong.type,
+            array_to_string(wrong.kinds, ' or '), wrong.kinds[1],
+            case when wrong.column_name = 'status' and wrong.kind <> 'character'
+                 then 'case when <they may pass> then ''activ'' else ''inactiv'' end'
+                 else wrong.column_name || '::' || wrong.kinds[1] end)
+        from wrong
         union all
-        select tables.name, 4, format(
+        select 2, '', 5, format(
+            'and at the end of that transaction: alter table %s add constraint %I %s',
+            keys.owner, keys.name, keys.definition)
+        from keys
+        union all
+        select 3, columns.table_name, 6, format(
+            'public.%1$s.%2$s is %3$s, which has no value activ: name that so (alter type %3$s '
+            'rename value <its name> to ''activ'')',
+            columns.table_name, columns.column_name, columns.type)
+        from columns
+        where columns.column_name = 'status' and columns.base in (
+                select pg_enum.enumtypid from pg_catalog.pg_enum)
+          and not exists (select from pg_catalog.pg_enum
+                          where pg_enum.enumtypid = columns.base and pg_enum.enumlabel = 'activ')
+        union all
+        select 3, tables.name, 7, format(
             '%1$s may not read public.%2$s: grant select on public.%2$s to %1$s',
             current_user, tables.name)
         from tables where not has_table_privilege(tables.oid, 'select')
         union all
-        select tables.name, 5, format(
+        select 3, tables.name, 8, format(
             'row security hides rows of public.%2$s from %1$s, its reader: alter role %1$s '
             'bypassrls (or alter table public.%2$s no force row level security, where %1$s owns '
             'it)', current_user, tables.name)
         from tables where row_security_active(tables.oid)
     )
-    select string_agg(faults.words, '; ' order by faults.name, faults.place) from faults);
+    select string_agg(faults.words, '; ' order by faults.turn, faults.name, faults.place)
+    from faults);
 end $$;
 revoke all on function hikvision_sync.fault_of from public;
+
+select hikvision_sync.remember_columns(true);
 
 do $$
 declare
@@ -154,12 +276,14 @@ create table if not exists hikvision_sync.pairs (
     recorded_at     timestamptz,
     employee_no     text,               -- the number under which the terminal holds the person
     photo           text,               -- fingerprint of the photo that the terminal holds, or why
-                                        -- it is not known: `unknown`, `not there`, `replaced`
+                                        -- it is not known: `unknown`, `not there`, `replaced`,
+                                        -- `anothers` (their number was somebody else's there)
     leaves          boolean not null default false, -- the terminal held the person when HR last
                                                     -- said that the person may not pass any more
     confirmed_at    timestamptz,        -- when the terminal last said that it holds what is done
     in_doubt        boolean not null default false, -- wanted because the terminal may hold
                                                     -- something else than the row says
+    refused         text,               -- fingerprint of what HR had when the last attempt failed
     primary key (terminal_id, employee_id),
     check (done <= wanted)
 );
@@ -212,6 +336,12 @@ create table if not exists hikvision_sync.photos (
     asked_at    timestamptz not null default clock_timestamp()
 );
 
+-- Which of these files were applied, and in which version.
+create table if not exists hikvision_sync.files (
+    name    text primary key,
+    version integer not null
+);
+
 -- One row for each receiver that was at work lately, and the policy by which it treats leavers.
 create table if not exists hikvision_sync.receivers (
     receiver text primary key,
@@ -250,7 +380,8 @@ set local lock_timeout = '2s';
 alter table hikvision_sync.pairs
     add column if not exists leaves boolean not null default false,
     add column if not exists confirmed_at timestamptz,
-    add column if not exists in_doubt boolean not null default false;
+    add column if not exists in_doubt boolean not null default false,
+    add column if not exists refused text;
 
 -- record and intend look for the person who has a number.
 create index if not exists pairs_number
@@ -304,5 +435,8 @@ insert into hikvision_sync.numbers (hardware, employee_no, employee_id)
     join hikvision_sync.terminals terminal on terminal.terminal_id = pair.terminal_id
     where pair.employee_no is not null
     on conflict do nothing;
+
+insert into hikvision_sync.files (name, version) values ('0001_tables', 2)
+    on conflict (name) do update set version = excluded.version;
 
 commit;

@@ -1,5 +1,6 @@
 -- The functions of the ledger: the receiver claims pairs, records what became of them, and leases
--- terminals. Needs 0001. Safe to run again; no save of HR waits for this file.
+-- terminals. Needs 0001; `record` uses 0007 besides. Safe to run again; no save of HR waits for this
+-- file.
 
 begin;
 
@@ -89,7 +90,7 @@ begin
               and (employee.status = 'activ'
                    or exists (select from public.angajati_biometrie biometrics
                               where biometrics.angajat_id = employee.id
-                                and biometrics.employee_no is not null))
+                                and btrim(biometrics.employee_no::text) <> ''))
         ) spread
         left join hikvision_sync.pairs known
             on known.terminal_id = spread.terminal_id and known.employee_id = spread.employee_id
@@ -97,7 +98,7 @@ begin
             select employee.id
             from public.angajati employee
             join public.angajati_biometrie biometrics on biometrics.angajat_id = employee.id
-            where employee.status = 'activ' and biometrics.employee_no is not null
+            where employee.status = 'activ' and btrim(biometrics.employee_no::text) <> ''
         ) passing on passing.id = spread.employee_id
         group by spread.terminal_id, spread.employee_id
         order by spread.terminal_id, spread.employee_id
@@ -154,10 +155,10 @@ $$;
 create or replace function hikvision_sync.passing()
 returns table (employee_id uuid, employee_no text)
 language sql stable security definer set search_path = '' set row_security = off as $$
-    select employee.id, biometrics.employee_no::text
+    select employee.id, btrim(biometrics.employee_no::text)
     from public.angajati employee
     join public.angajati_biometrie biometrics on biometrics.angajat_id = employee.id
-    where employee.status = 'activ' and biometrics.employee_no is not null
+    where employee.status = 'activ' and btrim(biometrics.employee_no::text) <> ''
 $$;
 
 -- Note that a receiver is at work, and its policy for leavers.
@@ -183,6 +184,7 @@ begin
     select receiver.policy into v_policy_before
         from hikvision_sync.receivers receiver
         order by receiver.policy = p_policy, receiver.began_at desc limit 1;
+    perform hikvision_sync.remember_columns(false);
     insert into hikvision_sync.receivers (receiver, policy) values (p_receiver, p_policy)
         on conflict (receiver) do update
         set policy = excluded.policy, began_at = excluded.began_at, seen_at = excluded.seen_at;
@@ -458,12 +460,23 @@ begin
     return query select v_held, coalesce(v_replaced, false) or coalesce(v_replaced_before, false);
 end $$;
 
+-- Say whether somebody else was the last to be put on a piece of hardware under this number.
+create or replace function hikvision_sync.was_anothers(
+    p_hardware text, p_employee_no text, p_employee_id uuid
+) returns boolean language sql stable set search_path = '' as $$
+    select exists (select from hikvision_sync.numbers number
+                   where number.hardware = p_hardware and number.employee_no = p_employee_no
+                     and number.employee_id <> p_employee_id)
+$$;
+
 -- Want on a terminal whoever was ever put on the hardware that is found to stand there, and say
 -- whether there is anybody. A number that somebody else has by now is theirs once it is put there
 -- for them, which comes after whoever left.
 create or replace function hikvision_sync.remember_people(
     p_terminal_id uuid, p_hardware_before text, p_hardware text, p_now timestamptz
 ) returns boolean language plpgsql security definer set search_path = '' as $$
+declare
+    v_found boolean;
 begin
     -- It had not said its serial: what was put on it since is on this hardware.
     insert into hikvision_sync.numbers (hardware, employee_no, employee_id, there)
@@ -494,7 +507,11 @@ begin
             next_attempt_at = p_now,
             employee_no = coalesce(pair.employee_no, excluded.employee_no),
             photo = case when pair.employee_no is null then 'unknown' else pair.photo end;
-    return found;
+    v_found := found;
+    update hikvision_sync.pairs pair set photo = 'anothers'
+        where pair.terminal_id = p_terminal_id and pair.photo = 'unknown'
+          and hikvision_sync.was_anothers(p_hardware, pair.employee_no, pair.employee_id);
+    return v_found;
 end $$;
 
 -- Lock the pairs of some employees with a terminal, and those of the people who have their numbers.
@@ -614,25 +631,52 @@ end $$;
 -- Promise: the ledger knows every person whom a call may put there, before the call is made; and
 -- from then on it believes in no photo there until one is recorded. So a receiver that dies before
 -- it records leaves no person behind who could not be removed, and no photo that passes for
--- another. Another person who had the number on this terminal has it no longer.
+-- another. Another person who had the number on this terminal has it no longer; p_photo, which the
+-- ledger knows of the photo from now on, is `anothers` then until a photo is recorded, and is
+-- returned: the face that is there would let that person in under the new one's number.
 create or replace function public.hikvision_sync_intend(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
-    p_employee_id uuid, p_employee_no text
-) returns table (held boolean)
+    p_employee_id uuid, p_employee_no text, p_photo text
+) returns table (held boolean, photo text)
 language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
+    v_photo text := p_photo;
+    v_hardware text;
 begin
     select renewed.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         perform hikvision_sync.lock_numbers(
             p_terminal_id, array[p_employee_id], array[p_employee_no]);
+        select hikvision_sync.hardware(terminal) into v_hardware
+            from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
+        if hikvision_sync.was_anothers(v_hardware, p_employee_no, p_employee_id)
+           or exists (select from hikvision_sync.pairs pair
+                      where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id
+                        and pair.employee_no = p_employee_no and pair.photo = 'anothers') then
+            v_photo := 'anothers';
+        end if;
         perform hikvision_sync.give_number(p_terminal_id, p_employee_id, p_employee_no);
-        update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = 'unknown'
+        update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = v_photo
         where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id;
     end if;
-    return query select v_held;
+    return query select v_held, v_photo;
+end $$;
+
+-- Return by employee a fingerprint of what HR has of them now: an object. Empty where HR's tables
+-- cannot be read, which must not keep an outcome from being recorded; without those HR does not have.
+create or replace function hikvision_sync.fingerprints(p_employee_ids uuid[])
+returns jsonb language plpgsql stable security definer set search_path = '' as $$
+begin
+    if cardinality(p_employee_ids) = 0 then
+        return '{}';
+    end if;
+    return (select coalesce(jsonb_object_agg(one.hr ->> 'id', md5(one.hr::text)), '{}')
+            from jsonb_array_elements(
+                public.hikvision_sync_employees(p_employee_ids)) as one(hr));
+exception when others then
+    return '{}';
 end $$;
 
 -- Record what became of some pairs of a leased terminal, and lengthen the lease.
@@ -650,6 +694,7 @@ declare
     v_held boolean;
     v_now timestamptz;
     v_hardware text;
+    v_refused jsonb;
     v_one record;
 begin
     select renewed.held into v_held
@@ -661,6 +706,10 @@ begin
     perform hikvision_sync.lock_numbers(
         p_terminal_id, array_agg(one.employee_id), array_agg(one.employee_no))
         from jsonb_to_recordset(p_outcomes) as one(employee_id uuid, employee_no text);
+    v_refused := hikvision_sync.fingerprints(array(
+        select one.employee_id
+        from jsonb_to_recordset(p_outcomes) as one(employee_id uuid, status text)
+        where one.status <> 'success'));
     v_now := clock_timestamp();
     select hikvision_sync.hardware(terminal) into v_hardware
         from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
@@ -686,6 +735,7 @@ begin
             in_doubt = pair.in_doubt and (v_one.retry_seconds is not null
                                           or pair.wanted > v_one.version),
             status = v_one.status, step = v_one.step, message = left(v_one.message, 500),
+            refused = v_refused ->> v_one.employee_id::text,
             recorded_at = v_now,
             confirmed_at = coalesce(v_now - make_interval(secs => v_one.confirmed_ago),
                                     pair.confirmed_at),
@@ -760,7 +810,10 @@ begin
         where p_employee_id is null or employee.id = p_employee_id
         union   -- also people whose row HR has deleted: they may still be on a terminal
         select pair.employee_id from hikvision_sync.pairs pair
-        where p_employee_id is null or pair.employee_id = p_employee_id;
+        where p_employee_id is null or pair.employee_id = p_employee_id
+        union   -- also those who were put on hardware before this software was installed again
+        select number.employee_id from hikvision_sync.numbers number
+        where number.there and (p_employee_id is null or number.employee_id = p_employee_id);
     get diagnostics v_count = row_count;
     return query select v_count;
 end $$;
@@ -783,6 +836,9 @@ begin
         execute format('grant execute on function %s to service_role', v_function);
     end loop;
 end $$;
+
+insert into hikvision_sync.files (name, version) values ('0002_ledger', 2)
+    on conflict (name) do update set version = excluded.version;
 
 select hikvision_sync.grant_to_service_role();
 

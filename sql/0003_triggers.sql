@@ -89,26 +89,34 @@ exception when others or assert_failure then    -- others alone leaves that out
         'The edit is kept; the receiver will find it by itself.', sqlstate, sqlerrm;
 end $$;
 
--- HR may drop, rename or alter any column at any time, and no save may fail for it. So values are
--- read and compared as `to_jsonb(row) ->> 'column'`, and no trigger names a column. Where a column
--- is missing that counts, nobody can tell any more what changed: every row of the save counts as an
--- edit, and a WARNING says what to mend. (nume_complet is no such column: some have none.)
+-- HR may drop, rename or alter any column at any time, and no save may fail for it. So no trigger
+-- names a column, and each of ours is read by its name where there is one, and as null where not:
+--
+--     from (select null::text as nume) missing cross join lateral
+--          (select nume::text from (select row.*) found) read
+--
+-- Without a column `nume` the inner `nume` is that of `missing`. (to_jsonb(row) would do it too, but
+-- carries every wide column about, and fails a save that has a json which is no jsonb.) Where a
+-- column is missing that counts, nobody can tell any more what changed: every row of the save counts
+-- as an edit, and a WARNING says what to mend.
 
--- Warn of the columns that a row of one of HR's tables lacks, and say whether it lacks any.
-create or replace function hikvision_sync.lacks(p_table text, p_row jsonb, p_columns text[])
+-- Warn of those columns that one of HR's tables lacks and must not, and say whether it lacks any.
+create or replace function hikvision_sync.lacks(p_table text, p_columns text[])
 returns boolean language plpgsql set search_path = '' as $$
 declare
-    v_lost text := (
-        select string_agg(lost.name, ', ') from unnest(p_columns) as lost(name)
-        where not p_row ? lost.name);
+    v_lost record;
+    v_lacks boolean := false;
 begin
-    if v_lost is not null then
+    for v_lost in select lost.* from hikvision_sync.lost(p_table, p_columns) lost loop
+        v_lacks := true;
         raise warning 'hikvision_sync: public.% has no column % any more, so each save there counts '
-            'as an edit. Rename it back: alter table public.% rename column <its new name> to %',
-            p_table, v_lost, p_table, v_lost;
-    end if;
-    return v_lost is not null;
+            'as an edit. Rename it back: alter table public.% rename column % to %',
+            p_table, v_lost.name, p_table,
+            coalesce(quote_ident(v_lost.now), '<its new name>'), v_lost.name;
+    end loop;
+    return v_lacks;
 end $$;
+drop function if exists hikvision_sync.lacks(text, jsonb, text[]);    -- an earlier version's
 
 -- Write down an edit of every employee of whom the ledger has a pair: nobody can tell which of them
 -- were edited. p_again: also of those whose edit waits already.
@@ -119,6 +127,15 @@ returns void language sql security definer set search_path = '' as $$
         where p_again or not exists (select from hikvision_sync.edits waiting
                                      where waiting.employee_id = pair.employee_id)
 $$;
+
+-- Write down everybody, and warn, where a save's rows cannot be read: it must not fail for that.
+create or replace function hikvision_sync.edited_unread(p_table text, p_sqlstate text)
+returns void language plpgsql security definer set search_path = '' as $$
+begin
+    raise warning 'hikvision_sync: what was saved in public.% cannot be read (%), so it counts as an '
+        'edit of everybody: see hikvision_sync_unheard()', p_table, p_sqlstate;
+    perform hikvision_sync.everybody_edited(false);
+end $$;
 
 -- Write down the employees with these ids. An id that is missing or no UUID could be anybody's.
 create or replace function hikvision_sync.employees_edited(p_ids text[])
@@ -149,34 +166,44 @@ create or replace function hikvision_sync.angajati_edited()
 returns trigger language plpgsql security definer
 set search_path = '' set enable_nestloop = off as $$
 declare
-    v_row jsonb;
-    v_doubt boolean;
+    v_doubt boolean := hikvision_sync.lacks('angajati', '{id,nume,prenume,nume_complet,status}');
     v_ids text[];
 begin
-    if tg_op = 'DELETE' then
-        select to_jsonb(old_row) into v_row from old_rows old_row limit 1;
-    else
-        select to_jsonb(new_row) into v_row from new_rows new_row limit 1;
-    end if;
-    if v_row is null then
+    begin
+        if tg_op = 'INSERT' then
+            select array_agg(read.id) into v_ids
+            from (select null::text as id) missing cross join new_rows new_row
+            cross join lateral (select id::text as id from (select new_row.*) found) read;
+        elsif tg_op = 'DELETE' then
+            select array_agg(read.id) into v_ids
+            from (select null::text as id) missing cross join old_rows old_row
+            cross join lateral (select id::text as id from (select old_row.*) found) read;
+        else
+            with missing as (
+                select null::text as id, null::text as nume, null::text as prenume,
+                       null::text as nume_complet, null::text as status
+            ), new_one as (
+                select read.* from missing cross join new_rows new_row cross join lateral (
+                    select id::text as id, row(nume::text, prenume::text, nume_complet::text,
+                                               status::text) as told
+                    from (select new_row.*) found) read
+            ), old_one as (
+                select read.* from missing cross join old_rows old_row cross join lateral (
+                    select id::text as id, row(nume::text, prenume::text, nume_complet::text,
+                                               status::text) as told
+                    from (select old_row.*) found) read
+            )
+            select array_agg(coalesce(new_one.id, old_one.id)) into v_ids
+            from new_one full join old_one on old_one.id = new_one.id
+            where v_doubt or old_one.id is null or new_one.id is null   -- also one whose id changed
+               or new_one.told is distinct from old_one.told;
+        end if;
+    exception when others then
+        perform hikvision_sync.edited_unread('angajati', sqlstate);
         return null;
-    end if;
-    v_doubt := hikvision_sync.lacks('angajati', v_row, '{id,nume,prenume,status}');
-    if tg_op = 'DELETE' then
-        select array_agg(to_jsonb(old_row) ->> 'id') into v_ids from old_rows old_row;
-    elsif tg_op = 'INSERT' or v_doubt then
-        select array_agg(to_jsonb(new_row) ->> 'id') into v_ids from new_rows new_row;
-    else
-        select array_agg(new_one.stored ->> 'id') into v_ids
-        from (select to_jsonb(new_row) as stored from new_rows new_row offset 0) new_one
-        left join (select to_jsonb(old_row) as stored from old_rows old_row offset 0) old_one
-            on old_one.stored ->> 'id' = new_one.stored ->> 'id'
-        where old_one.stored is null   -- its id was changed: a new employee to the terminals
-           or (new_one.stored ->> 'nume', new_one.stored ->> 'prenume',
-               new_one.stored ->> 'nume_complet', new_one.stored ->> 'status')
-              is distinct from
-              (old_one.stored ->> 'nume', old_one.stored ->> 'prenume',
-               old_one.stored ->> 'nume_complet', old_one.stored ->> 'status');
+    end;
+    if v_ids is null then
+        return null;
     end if;
     perform hikvision_sync.employees_edited(v_ids);
     perform hikvision_sync.post_webhooks(tg_op, 'angajati', (
@@ -194,54 +221,58 @@ create or replace function hikvision_sync.angajati_biometrie_edited()
 returns trigger language plpgsql security definer
 set search_path = '' set enable_nestloop = off as $$
 declare
-    v_row jsonb;
-    v_doubt boolean;
+    v_doubt boolean := hikvision_sync.lacks(
+        'angajati_biometrie', '{id,angajat_id,employee_no,foto_fata_url}');
     v_ids text[];
     v_records jsonb;
 begin
-    if tg_op = 'DELETE' then
-        select to_jsonb(old_row) into v_row from old_rows old_row limit 1;
-    else
-        select to_jsonb(new_row) into v_row from new_rows new_row limit 1;
-    end if;
-    if v_row is null then
+    begin
+        if tg_op = 'INSERT' then
+            select array_agg(read.whose), jsonb_agg(read.record) into v_ids, v_records
+            from (select null::text as id, null::text as angajat_id) missing
+            cross join new_rows new_row cross join lateral (
+                select angajat_id::text as whose,
+                       jsonb_build_object('id', id::text, 'angajat_id', angajat_id::text) as record
+                from (select new_row.*) found) read;
+        elsif tg_op = 'DELETE' then
+            select array_agg(read.whose), jsonb_agg(read.record) into v_ids, v_records
+            from (select null::text as id, null::text as angajat_id) missing
+            cross join old_rows old_row cross join lateral (
+                select angajat_id::text as whose,
+                       jsonb_build_object('id', id::text, 'angajat_id', angajat_id::text) as record
+                from (select old_row.*) found) read;
+        else
+            with missing as (
+                select null::text as id, null::text as angajat_id, null::text as employee_no,
+                       null::text as foto_fata_url
+            ), new_one as (
+                select read.* from missing cross join new_rows new_row cross join lateral (
+                    select id::text as id, angajat_id::text as whose,
+                           row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
+                    from (select new_row.*) found) read
+            ), old_one as (
+                select read.* from missing cross join old_rows old_row cross join lateral (
+                    select id::text as id, angajat_id::text as whose,
+                           row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
+                    from (select old_row.*) found) read
+            )
+            select array_agg(new_one.whose) || array_agg(old_one.whose),
+                   jsonb_agg(jsonb_build_object(
+                       'id', coalesce(new_one.id, old_one.id),
+                       'angajat_id', coalesce(new_one.whose, old_one.whose)))
+            into v_ids, v_records
+            from new_one full join old_one on old_one.id = new_one.id
+            where v_doubt or old_one.id is null or new_one.id is null
+               or new_one.told is distinct from old_one.told;
+        end if;
+    exception when others then
+        perform hikvision_sync.edited_unread('angajati_biometrie', sqlstate);
+        return null;
+    end;
+    if v_ids is null then
         return null;
     end if;
-    v_doubt := hikvision_sync.lacks(
-        'angajati_biometrie', v_row, '{id,angajat_id,employee_no,foto_fata_url}');
-    if tg_op = 'DELETE' then
-        select array_agg(old_one.stored ->> 'angajat_id'),
-               jsonb_agg(jsonb_build_object('id', old_one.stored -> 'id',
-                                            'angajat_id', old_one.stored -> 'angajat_id'))
-        into v_ids, v_records
-        from (select to_jsonb(old_row) as stored from old_rows old_row offset 0) old_one;
-    elsif tg_op = 'INSERT' then
-        select array_agg(new_one.stored ->> 'angajat_id'),
-               jsonb_agg(jsonb_build_object('id', new_one.stored -> 'id',
-                                            'angajat_id', new_one.stored -> 'angajat_id'))
-        into v_ids, v_records
-        from (select to_jsonb(new_row) as stored from new_rows new_row offset 0) new_one;
-    else
-        select array_agg(new_one.stored ->> 'angajat_id')
-               || array_agg(old_one.stored ->> 'angajat_id'),
-               jsonb_agg(jsonb_build_object('id', new_one.stored -> 'id',
-                                            'angajat_id', new_one.stored -> 'angajat_id'))
-        into v_ids, v_records
-        from (select to_jsonb(new_row) as stored from new_rows new_row offset 0) new_one
-        left join (select to_jsonb(old_row) as stored from old_rows old_row offset 0) old_one
-            on old_one.stored ->> 'id' = new_one.stored ->> 'id'
-        where old_one.stored is null or v_doubt
-           or (new_one.stored ->> 'angajat_id', new_one.stored ->> 'employee_no',
-               new_one.stored ->> 'foto_fata_url')
-              is distinct from
-              (old_one.stored ->> 'angajat_id', old_one.stored ->> 'employee_no',
-               old_one.stored ->> 'foto_fata_url');
-        if not v_row ? 'id' then    -- which old row became which new one cannot be known
-            select v_ids || array_agg(to_jsonb(old_row) ->> 'angajat_id') into v_ids
-            from old_rows old_row;
-        end if;
-    end if;
-    if not v_row ? 'angajat_id' then
+    if exists (select from hikvision_sync.lost('angajati_biometrie', '{angajat_id}')) then
         perform hikvision_sync.everybody_edited(false);
     end if;
     perform hikvision_sync.employees_edited(array(
@@ -250,16 +281,19 @@ begin
     return null;
 end $$;
 
--- Write down everybody after a truncate of angajati or angajati_biometrie: all lost their row.
+-- Write down everybody after a truncate of angajati or angajati_biometrie: all lost their row. The
+-- trigger's argument is the name of the table, which a partition does not have.
 -- One webhook wakes the receiver. It is a function of its own, because an earlier version's
 -- angajati_edited knows no truncate, and may be put back under this version's triggers.
 create or replace function hikvision_sync.truncated()
 returns trigger language plpgsql security definer set search_path = '' as $$
+declare
+    v_table text := coalesce(tg_argv[0], tg_table_name);
 begin
     perform hikvision_sync.everybody_edited(true);
-    perform hikvision_sync.post_webhooks('DELETE', tg_table_name::text, (
+    perform hikvision_sync.post_webhooks('DELETE', v_table, (
         select jsonb_build_array(jsonb_build_object(
-            case tg_table_name when 'angajati' then 'id' else 'angajat_id' end, pair.employee_id))
+            case v_table when 'angajati' then 'id' else 'angajat_id' end, pair.employee_id))
         from hikvision_sync.pairs pair limit 1));
     return null;
 end $$;
@@ -272,11 +306,18 @@ create or replace function hikvision_sync.dispozitiv_changed()
 returns trigger language plpgsql security definer set search_path = '' as $$
 declare
     c_uuid constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
-    v_new jsonb := to_jsonb(new);
-    v_old jsonb := case when tg_op = 'UPDATE' then to_jsonb(old) else '{}' end;
+    v_new jsonb := '{}';
+    v_old jsonb := '{}';
     v_doubt boolean := hikvision_sync.lacks(
-        'dispozitive_pontaj', v_new, '{id,ip_address,username,password_encrypted,status}');
+        'dispozitive_pontaj', '{id,ip_address,port,username,password_encrypted,status}');
+    v_fill boolean := false;
 begin
+    begin
+        v_new := to_jsonb(new);
+        v_old := case when tg_op = 'UPDATE' then to_jsonb(old) else '{}' end;
+    exception when others then    -- a json that is no jsonb: nothing can be read
+        v_doubt := true;
+    end;
     if not v_doubt
        and (v_new ->> 'ip_address', v_new ->> 'port', v_new ->> 'username',
             v_new ->> 'password_encrypted', v_new ->> 'status')
@@ -293,73 +334,148 @@ begin
                               where waiting.terminal_id = terminal.terminal_id);
         return null;
     end if;
-    update hikvision_sync.terminals terminal set
-        changed_at = clock_timestamp(), failures = 0, looked_at = '-infinity',
-        rests_until = null, rest_reason = null, login_refused = false
-    where terminal.terminal_id = (v_new ->> 'id')::uuid;
-    if not v_new ? 'status'
+    begin
+        update hikvision_sync.terminals terminal set
+            changed_at = clock_timestamp(), failures = 0, looked_at = '-infinity',
+            rests_until = null, rest_reason = null, login_refused = false
+        where terminal.terminal_id = (v_new ->> 'id')::uuid;
+    exception when serialization_failure then
+        -- A receiver wrote that row since this transaction (repeatable read) began. The terminal's
+        -- rest ends by itself, and it is filled: that asks it, with the new values.
+        v_fill := true;
+    end;
+    if v_fill or not v_new ? 'status'
        or v_new ->> 'status' = 'activ' and v_old ->> 'status' is distinct from 'activ' then
         insert into hikvision_sync.edits (terminal_id) values ((v_new ->> 'id')::uuid);
     end if;
     return null;
 end $$;
 
-select hikvision_sync.grant_to_service_role();
-
-commit;
-
+-- Make the triggers of one of HR's tables, and of those that inherit from it or are its partitions:
+-- what is saved there is read with the table, and fires its own triggers alone.
 -- Postgres allows only one event, and no list of columns, for a trigger with transition tables. So
 -- each table has a trigger for each event, and the functions compare the columns.
-begin;
-set local lock_timeout = '2s';
+create or replace function hikvision_sync.listen(p_table text)
+returns void language plpgsql set search_path = '' as $$
+declare
+    v_table regclass;
+    v_event text[];
+begin
+    for v_table in select family.relation from hikvision_sync.family(p_table) family loop
+        if p_table = 'dispozitive_pontaj' then
+            foreach v_event slice 1 in array array[['inserted', 'insert'], ['changed', 'update']]
+            loop    -- a partition has its table's row triggers
+                if not (select class.relispartition from pg_catalog.pg_class class
+                        where class.oid = v_table) then
+                    execute format(
+                        'create or replace trigger hikvision_sync_%s after %s on %s for each row '
+                        'execute function hikvision_sync.dispozitiv_changed()',
+                        v_event[1], v_event[2], v_table);
+                end if;
+            end loop;
+            continue;
+        end if;
+        foreach v_event slice 1 in array array[
+            ['inserted', 'insert', 'referencing new table as new_rows'],
+            ['updated', 'update', 'referencing old table as old_rows new table as new_rows'],
+            ['deleted', 'delete', 'referencing old table as old_rows']]
+        loop
+            execute format(
+                'create or replace trigger hikvision_sync_%s after %s on %s %s for each statement '
+                'execute function hikvision_sync.%I()',
+                v_event[1], v_event[2], v_table, v_event[3], p_table || '_edited');
+        end loop;
+        execute format(
+            'create or replace trigger hikvision_sync_truncated after truncate on %s for each '
+            'statement execute function hikvision_sync.truncated(%L)', v_table, p_table);
+    end loop;
+end $$;
 
-create or replace trigger hikvision_sync_inserted
-    after insert on public.angajati
-    referencing new table as new_rows
-    for each statement execute function hikvision_sync.angajati_edited();
-create or replace trigger hikvision_sync_updated
-    after update on public.angajati
-    referencing old table as old_rows new table as new_rows
-    for each statement execute function hikvision_sync.angajati_edited();
-create or replace trigger hikvision_sync_deleted
-    after delete on public.angajati
-    referencing old table as old_rows
-    for each statement execute function hikvision_sync.angajati_edited();
-create or replace trigger hikvision_sync_truncated
-    after truncate on public.angajati
-    for each statement execute function hikvision_sync.truncated();
+-- Return one of HR's tables and those whose rows are read with it, the table first.
+create or replace function hikvision_sync.family(p_table text)
+returns table (relation regclass) language sql stable set search_path = '' as $$
+    with recursive family as (
+        select class.oid from pg_catalog.pg_class class
+        where class.oid = to_regclass('public.' || p_table)
+        union
+        select child.inhrelid from pg_catalog.pg_inherits child
+        join family on family.oid = child.inhparent
+    )
+    select family.oid::regclass from family
+$$;
+
+-- Say why some edits of HR's tables are not heard, and what mends it; null: all are.
+create or replace function public.hikvision_sync_unheard()
+returns text language plpgsql stable security definer set search_path = '' as $$
+begin
+    return (
+    with members as (
+        select listened.name, family.relation, class.relkind
+        from unnest(array['angajati', 'angajati_biometrie', 'dispozitive_pontaj'])
+             as listened(name)
+        cross join lateral hikvision_sync.family(listened.name) family
+        join pg_catalog.pg_class class on class.oid = family.relation
+    ), missing as (
+        select members.relation, ours.tgname, expected.name as trigger
+        from members
+        cross join lateral unnest(
+            case members.name when 'dispozitive_pontaj' then array['inserted', 'changed']
+                 else array['inserted', 'updated', 'deleted', 'truncated'] end) as expected(name)
+        left join pg_catalog.pg_trigger ours
+            on ours.tgrelid = members.relation and ours.tgname = 'hikvision_sync_' || expected.name
+        where members.relkind in ('r', 'p')
+          and (ours.tgname is null or ours.tgenabled not in ('O', 'A'))
+    ), faults as (
+        select format('saves in %s are not heard, because it has no trigger %s: run '
+                      'sql/0003_triggers.sql',
+                      missing.relation, string_agg('hikvision_sync_' || missing.trigger, ', ')) as words
+        from missing where missing.tgname is null group by missing.relation
+        union all
+        select format('saves in %1$s are not heard, because a trigger is not enabled: alter table '
+                      '%1$s enable trigger %2$s', missing.relation, missing.tgname)
+        from missing where missing.tgname is not null
+        union all
+        select format('saves in %s are not heard, because it is no table', members.relation)
+        from members where members.relkind not in ('r', 'p')
+        union all
+        select format('changes of %s.%s are not heard, because it is a virtual column: make it a '
+                      'stored one', members.relation, attribute.attname)
+        from members
+        join hikvision_sync.columns_that_count() counting on counting.table_name = members.name
+        join pg_catalog.pg_attribute attribute
+            on attribute.attrelid = members.relation
+               and attribute.attname = counting.column_name
+               and not attribute.attisdropped and attribute.attgenerated = 'v'
+    )
+    select string_agg(faults.words, '; ' order by faults.words) from faults);
+end $$;
+
+select hikvision_sync.grant_to_service_role();
+
+notify pgrst, 'reload schema';
 
 commit;
 
 begin;
 set local lock_timeout = '2s';
 
-create or replace trigger hikvision_sync_inserted
-    after insert on public.angajati_biometrie
-    referencing new table as new_rows
-    for each statement execute function hikvision_sync.angajati_biometrie_edited();
-create or replace trigger hikvision_sync_updated
-    after update on public.angajati_biometrie
-    referencing old table as old_rows new table as new_rows
-    for each statement execute function hikvision_sync.angajati_biometrie_edited();
-create or replace trigger hikvision_sync_deleted
-    after delete on public.angajati_biometrie
-    referencing old table as old_rows
-    for each statement execute function hikvision_sync.angajati_biometrie_edited();
-create or replace trigger hikvision_sync_truncated
-    after truncate on public.angajati_biometrie
-    for each statement execute function hikvision_sync.truncated();
+select hikvision_sync.listen('angajati');
 
 commit;
 
 begin;
 set local lock_timeout = '2s';
 
-create or replace trigger hikvision_sync_inserted
-    after insert on public.dispozitive_pontaj
-    for each row execute function hikvision_sync.dispozitiv_changed();
-create or replace trigger hikvision_sync_changed
-    after update on public.dispozitive_pontaj
-    for each row execute function hikvision_sync.dispozitiv_changed();
+select hikvision_sync.listen('angajati_biometrie');
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
+select hikvision_sync.listen('dispozitive_pontaj');
+
+insert into hikvision_sync.files (name, version) values ('0003_triggers', 2)
+    on conflict (name) do update set version = excluded.version;
 
 commit;

@@ -109,6 +109,9 @@ language sql stable security definer set search_path = '' as $$
     limit least(p_limit, 1000)
 $$;
 
+insert into hikvision_sync.files (name, version) values ('0004_status', 2)
+    on conflict (name) do update set version = excluded.version;
+
 select hikvision_sync.grant_to_service_role();
 
 notify pgrst, 'reload schema';

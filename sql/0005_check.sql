@@ -248,15 +248,7 @@ begin
             return query select 'webhook_secret', 'signing failed: ' || sqlstate, null::text;
         end;
     end if;
-    select count(*) into v_count from pg_catalog.pg_trigger ours
-        where ours.tgname like 'hikvision\_sync\_%' and not ours.tgisinternal
-          and ours.tgenabled <> 'D'
-          and ours.tgrelid in (to_regclass('public.angajati'),
-                               to_regclass('public.angajati_biometrie'),
-                               to_regclass('public.dispozitive_pontaj'));
-    return query select 'triggers', case when v_count < 10
-        then 'only ' || v_count || ' of 10 triggers are there and enabled: run '
-             'sql/0003_triggers.sql' end, null::text;
+    return query select 'triggers', public.hikvision_sync_unheard(), null::text;
     select count(*) into v_count
         from public.dispozitive_pontaj device where device.status = 'activ';
     return query select 'terminals', case when v_count = 0
@@ -278,6 +270,9 @@ begin
         return query select 'work', null::text, null::text;
     end;
 end $$;
+
+insert into hikvision_sync.files (name, version) values ('0005_check', 2)
+    on conflict (name) do update set version = excluded.version;
 
 select hikvision_sync.grant_to_service_role();
 

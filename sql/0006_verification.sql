@@ -18,9 +18,10 @@ create or replace function public.hikvision_sync_owners(
                hikvision_sync.hardware(terminal), owner.employee_id, pair.employee_no)
     from hikvision_sync.terminals terminal
     cross join lateral (
-        select biometrics.employee_no::text, biometrics.angajat_id as employee_id
+        select btrim(biometrics.employee_no::text) as employee_no,
+               biometrics.angajat_id as employee_id
         from public.angajati_biometrie biometrics
-        where biometrics.employee_no::text = any (p_employee_nos)
+        where btrim(biometrics.employee_no::text) = any (p_employee_nos)
           and biometrics.angajat_id is not null
         union
         select held.employee_no, held.employee_id from hikvision_sync.pairs held
@@ -107,7 +108,8 @@ begin
 end $$;
 
 -- End a terminal's verification: want everybody who was on none of its pages and may have to be
--- there, and confirm that the others are not. Where somebody may have been on no page (`unsure`),
+-- there, and whoever was refused and is another for HR by now, though no edit told; and confirm that
+-- the others are not there. Where somebody may have been on no page (`unsure`),
 -- whoever was ever put on this hardware is wanted too, under each number that no page confirmed.
 -- Who is wanted is asked for by number before anything is pushed: a page may have missed somebody.
 create or replace function hikvision_sync.end_verification(
@@ -117,6 +119,9 @@ declare
     v_began_at timestamptz;
     v_hardware text;
     v_unsure boolean := coalesce((p_found ->> 'unsure')::boolean, false);
+    v_now_has jsonb := hikvision_sync.fingerprints(array(
+        select pair.employee_id from hikvision_sync.pairs pair
+        where pair.terminal_id = p_terminal_id and pair.status <> 'success'));
     v_missing bigint;
 begin
     select terminal.verify_began_at, hikvision_sync.hardware(terminal)
@@ -132,10 +137,13 @@ begin
         left join hikvision_sync.passing() passing on passing.employee_id = pair.employee_id
         where pair.terminal_id = p_terminal_id and pair.wanted = pair.done
           and (pair.confirmed_at is null or pair.confirmed_at < v_began_at)
-          and case when pair.status = 'skipped'
-                   then pair.employee_no is null and passing.employee_id is not null
-                        and pair.message like '%employee_no%'
-                   else pair.employee_no is not null or passing.employee_id is not null end
+          and pair.status is distinct from 'skipped'
+          and (pair.employee_no is not null or passing.employee_id is not null)
+        union    -- who was refused, and of whom HR has something else by now
+        select pair.employee_id from hikvision_sync.pairs pair
+        where pair.terminal_id = p_terminal_id and pair.wanted = pair.done
+          and pair.status <> 'success'
+          and pair.refused is distinct from v_now_has ->> pair.employee_id::text
         union
         select passing.employee_id from hikvision_sync.passing() passing
         where not exists (select from hikvision_sync.pairs pair
@@ -198,6 +206,8 @@ begin
           and terminal.leased_by is null;
 end $$;
 
+drop function if exists public.hikvision_sync_photo_seen(uuid, text, text);  -- an earlier version's
+
 -- Return up to p_limit photos that were not asked for in p_every_seconds, those first that never
 -- were, and note that they are asked for now: two receivers get different ones.
 create or replace function public.hikvision_sync_photos_due(
@@ -225,13 +235,17 @@ language sql volatile security definer set search_path = '' set row_security = o
         returning photo.employee_id, photo.reference, photo.etag
 $$;
 
--- Note what storage says of a photo now. Where that is something else than before, the photo was
--- replaced under its name: no terminal is believed to have it, and its employee is wanted.
+-- Note what storage says of a photo now, and when it was last changed (null: it does not say). Where
+-- that is something else than before, or was changed since it was brought, the photo was replaced
+-- under its name: no terminal is believed to have it, and its employee is wanted. Storage tells a
+-- second by its beginning. A change between the fetching of a photo and its record is not seen, if
+-- no look came before.
 create or replace function public.hikvision_sync_photo_seen(
-    p_employee_id uuid, p_reference text, p_etag text
+    p_employee_id uuid, p_reference text, p_etag text, p_changed_at timestamptz
 ) returns table (changed boolean) language plpgsql security definer set search_path = '' as $$
 declare
     v_before text;
+    v_replaced boolean;
 begin
     select photo.etag into v_before from hikvision_sync.photos photo
         where photo.employee_id = p_employee_id and photo.reference = p_reference for update;
@@ -241,15 +255,22 @@ begin
     end if;
     update hikvision_sync.photos photo set etag = p_etag
         where photo.employee_id = p_employee_id;
-    if v_before <> p_etag then
+    v_replaced := coalesce(v_before <> p_etag, exists (
+        select from hikvision_sync.pairs pair
+        where pair.employee_id = p_employee_id and pair.photo is not null
+          and pair.recorded_at < p_changed_at + interval '1 second'));
+    if v_replaced then
         perform from hikvision_sync.pairs pair where pair.employee_id = p_employee_id
             order by pair.terminal_id for update;
         update hikvision_sync.pairs pair set photo = 'replaced'
             where pair.employee_id = p_employee_id and pair.photo is not null;
         insert into hikvision_sync.edits (employee_id) values (p_employee_id);
     end if;
-    return query select coalesce(v_before <> p_etag, false);
+    return query select v_replaced;
 end $$;
+
+insert into hikvision_sync.files (name, version) values ('0006_verification', 2)
+    on conflict (name) do update set version = excluded.version;
 
 select hikvision_sync.grant_to_service_role();
 

@@ -6,7 +6,8 @@
 -- so, and may be answered by a read replica that lags. Each of these functions returns one jsonb
 -- value, which nothing cuts, and is called with POST, which the primary answers.
 --
--- A column is read as `to_jsonb(row) ->> 'column'`, so that a column more or less breaks nothing.
+-- Each column is read by its name where there is one, and as null where not, as 0003 says: a column
+-- more or less breaks nothing.
 -- Where a missing one, or rows that row security hides, would make somebody a leaver or take a face
 -- away, `require` raises HR001 instead, in words that say which statement mends it. `set
 -- row_security = off` besides has Postgres itself raise where it would hide rows.
@@ -26,43 +27,49 @@ end $$;
 
 -- Return the employees with these ids, in the order of their ids: an array of objects of texts.
 -- Promise: an id without an object has no row in angajati. No private column is returned. Of
--- several rows in angajati_biometrie the one with the lowest number counts, so that the choice does
--- not change.
+-- several rows in angajati_biometrie the one with the lowest number counts, and of several in
+-- angajati with one id an active one, so that the choice does not change.
 create or replace function public.hikvision_sync_employees(p_ids uuid[])
 returns jsonb language plpgsql stable security definer
 set search_path = '' set row_security = off as $$
 begin
     perform hikvision_sync.require('angajati', 'angajati_biometrie');
     return (
-        with biometrics as materialized (
-            select distinct on (numbered.angajat_id) numbered.*
-            from (
-                select found.angajat_id, found.stored ->> 'employee_no' as employee_no,
-                       found.stored ->> 'foto_fata_url' as foto_fata_url,
-                       found.stored ->> 'id' as id
-                from (
-                    select row.angajat_id, to_jsonb(row) as stored
-                    from public.angajati_biometrie row where row.angajat_id = any (p_ids)
-                    offset 0    -- makes each row's jsonb once
-                ) found
-            ) numbered
-            order by numbered.angajat_id, length(numbered.employee_no),   -- without one: last
-                     numbered.employee_no collate "C", numbered.id
+        with missing as (
+            select null::text as id, null::text as nume, null::text as prenume,
+                   null::text as nume_complet
+        ), biometrics as materialized (
+            select distinct on (read.angajat_id) read.*
+            from missing
+            cross join public.angajati_biometrie biometrics
+            cross join lateral (
+                select angajat_id, nullif(btrim(employee_no::text), '') as employee_no,
+                       foto_fata_url::text as foto_fata_url, id::text as id
+                from (select biometrics.*) found) read
+            where biometrics.angajat_id = any (p_ids)
+            order by read.angajat_id, length(read.employee_no),   -- without one: last
+                     read.employee_no collate "C", read.id
+        ), employees as materialized (
+            select distinct on (employee.id) employee.id as employee_id, read.*
+            from missing
+            cross join public.angajati employee
+            cross join lateral (
+                select nume::text as nume, prenume::text as prenume,
+                       nume_complet::text as nume_complet, status::text as status
+                from (select employee.*) found) read
+            where employee.id = any (p_ids)
+            order by employee.id, read.status = 'activ' desc, read.nume, read.prenume
         )
         select coalesce(jsonb_agg(jsonb_build_object(
-            'id', found.id,
-            'nume', found.stored ->> 'nume',
-            'prenume', found.stored ->> 'prenume',
-            'nume_complet', found.stored ->> 'nume_complet',
-            'status', found.stored ->> 'status',
+            'id', employees.employee_id,
+            'nume', employees.nume,
+            'prenume', employees.prenume,
+            'nume_complet', employees.nume_complet,
+            'status', employees.status,
             'employee_no', biometrics.employee_no,
-            'foto_fata_url', biometrics.foto_fata_url) order by found.id), '[]')
-        from (
-            select employee.id, to_jsonb(employee) as stored
-            from public.angajati employee where employee.id = any (p_ids)
-            offset 0
-        ) found
-        left join biometrics on biometrics.angajat_id = found.id);
+            'foto_fata_url', biometrics.foto_fata_url) order by employees.employee_id), '[]')
+        from employees
+        left join biometrics on biometrics.angajat_id = employees.employee_id);
 end $$;
 
 -- Return a page of all employees, active or not, as hikvision_sync_employees does.
@@ -104,20 +111,24 @@ begin
     perform hikvision_sync.require('dispozitive_pontaj');
     return (
         select coalesce(jsonb_agg(jsonb_build_object(
-            'id', found.id,
-            'nume', found.stored ->> 'nume',
-            'ip_address', found.stored ->> 'ip_address',
-            'port', found.stored ->> 'port',
-            'username', found.stored ->> 'username',
-            'password_encrypted', found.stored ->> 'password_encrypted',
-            'status', found.stored ->> 'status') order by found.id), '[]')
-        from (
-            select device.id, to_jsonb(device) as stored
-            from public.dispozitive_pontaj device
-            where device.id = any (p_ids) or p_ids is null and device.status = 'activ'
-            offset 0
-        ) found);
+            'id', device.id,
+            'nume', read.nume,
+            'ip_address', format('%s', read.ip_address),    -- as text, inet has its netmask
+            'port', read.port,
+            'username', read.username,
+            'password_encrypted', read.password_encrypted,
+            'status', read.status) order by device.id), '[]')
+        from (select null::text as nume, null::text as port) missing
+        cross join public.dispozitive_pontaj device
+        cross join lateral (
+            select nume::text as nume, ip_address, port::text as port, username::text as username,
+                   password_encrypted::text as password_encrypted, status::text as status
+            from (select device.*) found) read
+        where device.id = any (p_ids) or p_ids is null and device.status = 'activ');
 end $$;
+
+insert into hikvision_sync.files (name, version) values ('0007_company', 2)
+    on conflict (name) do update set version = excluded.version;
 
 select hikvision_sync.grant_to_service_role();
 

@@ -84,6 +84,8 @@ class Expected:
     may_pass: bool | None
     name: str | None = None
     face: bool | None = None
+    gone: bool = False
+    """Whether nobody should be there: not to pass is not enough."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ stay neither as cause nor as context: httpx's texts and requests contain the URL
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from io import BytesIO
 from typing import Final
@@ -79,33 +81,33 @@ class PhotoFetcher:
             why = f"the connection failed ({type(exc).__name__})"
         raise PhotoNotFetched(f"The photo cannot be fetched: {why}.")
 
-    async def etag(self, url: str, known: str | None) -> str | None:
-        """Return the ETag of a photo in the project's own storage, `known` where that still holds.
+    async def seen(self, url: str, known: str | None) -> tuple[str | None, datetime | None]:
+        """Return the ETag of a photo in the project's own storage, and when it was last changed.
 
-        None where the photo lies elsewhere, or storage does not say. Raises PhotoNotFetched and
-        PhotoUnusable as `fetch` does.
+        The ETag is `known` where that still holds. None where the photo lies elsewhere, or storage
+        does not say. Raises PhotoNotFetched and PhotoUnusable as `fetch` does.
         """
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT_S):
-                return await self._etag(url, known)
+                return await self._seen(url, known)
         except _REQUEST_FAILS as exc:  # TimeoutError is an OSError
             raise PhotoNotFetched(
                 f"Storage did not say which photo it has ({type(exc).__name__})."
             ) from None
 
-    async def _etag(self, text: str, known: str | None) -> str | None:
+    async def _seen(self, text: str, known: str | None) -> tuple[str | None, datetime | None]:
         url = self._allowed(text)
         if not self._is_ours(url):
-            return None
+            return None, None
         condition = {"If-None-Match": known} if known else {}
         response = await self._head(url, condition)
         if response.status_code in _PERHAPS_PRIVATE and (private := self._private(url)):
             response = await self._head(private, {**condition, **self._key})
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            return known
+            return known, None
         if response.status_code != httpx.codes.OK:
             raise PhotoNotFetched(f"Storage answered HTTP {response.status_code}.")
-        return response.headers.get("ETag") or None
+        return response.headers.get("ETag") or None, _time(response.headers.get("Last-Modified"))
 
     async def _head(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
         request = self._http.build_request("HEAD", url, headers=headers)
@@ -178,6 +180,14 @@ class PhotoFetcher:
             return None
         path = self._storage.raw_path + b"object/" + url.raw_path.removeprefix(public)
         return url.copy_with(raw_path=path)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        time = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

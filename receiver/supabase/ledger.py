@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -74,6 +75,11 @@ class Ledger:
             raise SupabaseUnreachable("Supabase answered no version of the SQL (a proxy's page?).")
         if found != sql_version.SQL_VERSION:
             raise SqlOutdated(sql_version.not_ours(found))
+
+    async def unheard(self) -> str | None:
+        """Return why some of HR's edits are not heard, in words; None: all are."""
+        words = await answer(self._client.rpc("hikvision_sync_unheard", {}))
+        return None if words is None else str(words)
 
     async def claim(self, *, lease_s: float, limit: int) -> Claim | None:
         """Lease the terminal that waited longest for due work; None when nothing is due."""
@@ -161,18 +167,31 @@ class Ledger:
             raise LeaseLost
         return _parsed(ledger_rows.pairs, found)[0]
 
-    async def intend(
-        self, terminal_id: UUID, fence: int, employee_id: UUID, employee_no: str, *, lease_s: float
-    ) -> None:
-        """Note a number before the call that puts it on the terminal or changes its face."""
-        await self._call_under_lease(
+    async def intend(  # noqa: PLR0913 - keyword-only but for the first three
+        self,
+        terminal_id: UUID,
+        fence: int,
+        employee_id: UUID,
+        *,
+        employee_no: str,
+        photo: str,
+        lease_s: float,
+    ) -> str:
+        """Note a number before the call that puts it on the terminal or changes its face.
+
+        `photo` is what is known of the face there from now on. Returns that, or the word for one
+        that is another person's.
+        """
+        found = await self._call_under_lease(
             "intend",
             p_terminal_id=str(terminal_id),
             p_fence=fence,
             p_lease_seconds=lease_s,
             p_employee_id=str(employee_id),
             p_employee_no=employee_no,
+            p_photo=photo,
         )
+        return _parsed(lambda rows: str(rows[0]["photo"]), found)
 
     async def renew(self, terminal_id: UUID, fence: int, *, lease_s: float) -> None:
         """Keep a lease for at least so many seconds from now; raise LeaseLost."""
@@ -255,13 +274,17 @@ class Ledger:
         found = await self._call("photos_due", p_limit=limit, p_every_seconds=self._verify_s)
         return [_parsed(ledger_rows.seen_photo, row) for row in found]
 
-    async def photo_seen(self, photo: SeenPhoto, etag: str) -> bool:
-        """Note a photo's ETag; return whether it is another, and its employee wanted for that."""
+    async def photo_seen(self, photo: SeenPhoto, etag: str, changed_at: datetime | None) -> bool:
+        """Note a photo's ETag; return whether it is another, and its employee wanted for that.
+
+        `changed_at` is when storage says that it was last changed; None: it does not say.
+        """
         found = await self._repeated_call(
             "photo_seen",
             p_employee_id=str(photo.employee_id),
             p_reference=photo.reference,
             p_etag=etag,
+            p_changed_at=changed_at and changed_at.isoformat(),
         )
         return bool(found and found[0]["changed"])
 

@@ -129,7 +129,11 @@ _ADVICE = (
         r"5\d\d",
         "the gateway before it answers in its place; see its dashboard and status.supabase.com",
     ),
-    (r"401|403|42501|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
+    (
+        r"42501",
+        "apply all files of sql/ again, which grant it; is SUPABASE_SERVICE_ROLE_KEY right?",
+    ),
+    (r"401|403|PGRST30[123]", "check SUPABASE_SERVICE_ROLE_KEY"),
     (rf"{_NO_FUNCTION}|42P01|404", "are all files of sql/ applied?"),
     (r"42703", "a column is missing: `receiver check` says which, and what mends it"),
 )
@@ -139,7 +143,7 @@ always sends a code of the first two."""
 
 def _refusal(exc: APIError) -> SupabaseUnreachable | SupabaseRefused:
     code = str(exc.code or "")
-    said = redact(printable(str(exc.message or ""))[: 500 if code == OURS else 200])
+    said = redact(printable(str(exc.message or ""))[: 4000 if code == OURS else 200])
     if code == OURS:
         return SupabaseRefused(f"HR's tables cannot be read: {said}.")
     advice = next((words for codes, words in _ADVICE if re.fullmatch(codes, code)), "")

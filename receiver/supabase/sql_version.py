@@ -2,7 +2,7 @@
 
 from typing import Final
 
-SQL_VERSION: Final = 1
+SQL_VERSION: Final = 2
 """What `hikvision_sync_version` has to answer; the number in sql/0008_version.sql."""
 
 SQL_FILES: Final = ("0001_tables.sql", "0008_version.sql")

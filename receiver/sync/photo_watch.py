@@ -7,6 +7,7 @@ Where it is another one, the employee is wanted on every terminal, and the photo
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from receiver.core.errors import SupabaseError, TerminalError
@@ -22,15 +23,16 @@ PHOTOS_A_TURN: Final = 10
 
 log = get_logger(__name__)
 
-AskEtag = Callable[[str, str | None], Awaitable[str | None]]
-"""Returns the ETag at a URL, or None where there is none to be had; raises TerminalError."""
+AskStorage = Callable[[str, str | None], Awaitable[tuple[str | None, datetime | None]]]
+"""Returns the ETag at a URL, and when the photo was last changed; None for what is not to be had.
+Raises TerminalError."""
 
 
 class PhotoWatch:
     """Asks for photos, a few each turn, until `stop`."""
 
     def __init__(
-        self, ledger: Ledger, company: Company, ask: AskEtag, *, wake: Callable[[], None]
+        self, ledger: Ledger, company: Company, ask: AskStorage, *, wake: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._company = company
@@ -50,24 +52,27 @@ class PhotoWatch:
             await self._pause(TURN_S)
 
     async def _take_turn(self) -> None:
-        replaced: list[tuple[SeenPhoto, str]] = []
+        changed: list[tuple[SeenPhoto, str, datetime | None]] = []
         for photo in await self._ledger.photos_due(limit=PHOTOS_A_TURN):
             if self._stopping.is_set():
                 break
-            etag = await self._etag(photo)
+            etag, changed_at = await self._asked(photo)
             if etag is None or etag == photo.etag:
                 continue
-            if photo.etag is None:
-                await self._ledger.photo_seen(photo, etag)
+            if photo.etag is None and not _lately(changed_at):
+                await self._note(photo, etag, changed_at)
             else:
-                replaced.append((photo, etag))
-        if replaced:
+                changed.append((photo, etag, changed_at))
+        if changed:
             # Any receiver may have fetched an old one just before it was replaced.
             await self._pause(album.CACHED_FOR_S)
-        for photo, etag in replaced:
-            if await self._ledger.photo_seen(photo, etag):
-                log.info("photo_replaced", employee_id=str(photo.employee_id))
-                self._wake()
+        for photo, etag, changed_at in changed:
+            await self._note(photo, etag, changed_at)
+
+    async def _note(self, photo: SeenPhoto, etag: str, changed_at: datetime | None) -> None:
+        if await self._ledger.photo_seen(photo, etag, changed_at):
+            log.info("photo_replaced", employee_id=str(photo.employee_id))
+            self._wake()
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -77,13 +82,19 @@ class PhotoWatch:
         """Ask for no further photo; `run` returns soon."""
         self._stopping.set()
 
-    async def _etag(self, photo: SeenPhoto) -> str | None:
+    async def _asked(self, photo: SeenPhoto) -> tuple[str | None, datetime | None]:
         url = self._company.photo_url(photo.reference)
         if url is None:
-            return None
+            return None, None
         try:
             return await self._ask(url, photo.etag)
         except TerminalError as error:  # it is asked for again at its next turn
             id_ = str(photo.employee_id)
             log.info("photo_not_looked_at", employee_id=id_, reason=error.message)
-            return None
+            return None, None
+
+
+def _lately(changed_at: datetime | None) -> bool:
+    if changed_at is None:
+        return False
+    return datetime.now(UTC) - changed_at < timedelta(seconds=2 * album.CACHED_FOR_S)

@@ -31,7 +31,14 @@ from receiver.core.models import (
 from receiver.sync import read_back
 from receiver.sync.consequences import consequence, decide, is_unanswering
 from receiver.sync.rules import UNKNOWN_PHOTO, Intend, photo_fingerprint, sync, sync_photo
-from receiver.sync.verdict import already_so, corrected, judged, not_yet_gone, numbers_to_ask
+from receiver.sync.verdict import (
+    already_so,
+    corrected,
+    judged,
+    not_yet_gone,
+    numbers_to_ask,
+    tells,
+)
 from receiver.sync.visit import Visit, failed
 from receiver.terminals.client import TerminalClient
 
@@ -109,6 +116,27 @@ class Pushes:
         except TerminalError as error:
             return await self._could_not_ask(visit, pairs, employees, error)
         pushes: list[Push] = []
+        try:
+            await self._push_all(visit, pairs, employees, asked, asked_at, watcher, pushes)
+            return await self.settle(visit, pushes)
+        except ReceiverError as error:
+            if watcher is not None:
+                for push in pushes:
+                    if push.confirmed_at is None:
+                        watcher.reached(replace(push, outcome=_unrecorded(push, error)))
+            raise
+
+    async def _push_all(  # noqa: PLR0913, PLR0917 - what `serve` knows
+        self,
+        visit: Visit,
+        pairs: Sequence[Pair],
+        employees: Mapping[UUID, Employee],
+        asked: Mapping[str, Found | None],
+        asked_at: float,
+        watcher: Watcher | None,
+        pushes: list[Push],
+    ) -> None:
+        """Append a push for each pair, in order, until the visit or the watcher ends it."""
         owners: dict[str, UUID] = {}
         for pair in pairs:
             pair = replace(pair, held=_without(owners, pair))  # noqa: PLW2901
@@ -129,17 +157,17 @@ class Pushes:
                 watcher.reached(push)
             if outcome is None and await _ends(visit, pushes, watcher):
                 break
-        return await self.settle(visit, pushes)
 
     async def push(self, visit: Visit, pair: Pair, employee: Employee, *, how: Sync = sync) -> Push:
         """Push one pair; `settle` it afterwards."""
         answered = visit.client.calls.answered
-        number = pair.held.employee_no
+        number, photo = pair.held.employee_no, UNKNOWN_PHOTO
 
-        async def intend(employee_no: str) -> None:
-            nonlocal number
-            await visit.intend(employee.id, employee_no)
+        async def intend(employee_no: str) -> str:
+            nonlocal number, photo
+            photo = await visit.intend(employee.id, employee_no)
             number = employee_no
+            return photo
 
         try:
             # Before a number is noted: it is remembered of the hardware, which may be another.
@@ -152,7 +180,7 @@ class Pushes:
         except Exception:  # a mistake of ours over one person must not stop everybody else
             log.exception("push_failed", employee_id=str(employee.id))
             error = AnswerUnexplained("The receiver failed at this employee; see its log.")
-            held = replace(pair.held, employee_no=number, photo=UNKNOWN_PHOTO if number else None)
+            held = replace(pair.held, employee_no=number, photo=photo if number else None)
             outcome = failed(error, held)
         if isinstance(outcome.error, TerminalTimeout):
             # It may still be at work; another call would come in the middle.
@@ -199,10 +227,11 @@ class Pushes:
             is_unread = unread and bool(push.outcome.expected)
             # Its word is not enough; or a part was pushed, and the whole is still wanted.
             still_wanted = is_unread or (push.how is sync_photo and push.pair.was_wanted)
-            confirmed_at: float | None = push.confirmed_at or said_at
             in_part = push.how is sync_photo  # name and window were not judged
-            if is_unread or in_part or outcome.status != "success":
-                confirmed_at = None
+            confirmed_at = push.confirmed_at
+            if found is not None and push.outcome.expected and not in_part:
+                said = all(tells(e, found.get(e.employee_no)) for e in mine)
+                confirmed_at = said_at if said and outcome.status == "success" else None
             retry_s = _retry_s(visit, push.pair, outcome, still_wanted=still_wanted)
             recorded.append(
                 Recorded(
@@ -230,6 +259,12 @@ class Pushes:
             outcome=failed(error, pair.held),
         )
         return await self.settle(visit, [push])
+
+
+def _unrecorded(push: Push, error: ReceiverError) -> Outcome:
+    """Return the outcome of a push that could not be asked back and recorded."""
+    words = f"It could not be recorded, and is pushed again: {error.message}"
+    return Outcome(status="fatal", step="person", message=words, held=push.pair.held)
 
 
 def _without(owners: Mapping[str, UUID], pair: Pair) -> Held:

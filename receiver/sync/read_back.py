@@ -49,14 +49,16 @@ async def _witnessed(
     """Return what was found, with the face library as a second witness for missing faces.
 
     A person who should have a face and is said to have none is looked up there before the face is
-    called missing: no source promises how firmwares count faces.
+    called missing: no source promises how firmwares count faces. One that counts nobody's is not
+    asked for that again; one that counts others' was only late.
     """
+    counts = any(one.faces for one in found.values())
     corrected = dict(found)
     for number in numbers:
         there = found.get(number)
         if there is not None and there.faces == 0:
             faces = int(await client.faces.has(number))
-            if faces:
+            if faces and not counts:
                 await client.persons.note_faces_uncounted()
             corrected[number] = replace(there, faces=faces)
     return corrected

@@ -39,6 +39,9 @@ UNKNOWN_PHOTO = "unknown"
 NOT_THERE = "not there"
 """In place of a fingerprint: a search found nobody under the number."""
 
+ANOTHERS_PHOTO = "anothers"
+"""In place of a fingerprint: the number was another person's there, and so is the face, perhaps."""
+
 BUSY_FACE_PAUSES_S = (0.5, 1.0, 2.0)
 """Before a face is sent again to a busy terminal, on top of the pause between calls: a terminal
 makes a model of one face at a time, which takes it seconds (SK, CH)."""
@@ -49,10 +52,10 @@ SIGNED = re.compile(r"(/storage/v1/(?:object|render/image)/sign/[^?]*)\?.*", re.
 NO_NUMBER = "The employee has no employee_no."
 
 
-Intend = Callable[[str], Awaitable[None]]
+Intend = Callable[[str], Awaitable[str]]
 """Called with a number before the first call that may put it on the terminal, and before one that
 changes its face: the ledger must know every person who may have to leave, and must not believe in a
-photo that may be gone."""
+photo that may be gone. Returns what is known of the face: UNKNOWN_PHOTO or ANOTHERS_PHOTO."""
 
 
 class TerminalPersons(Protocol):
@@ -60,6 +63,9 @@ class TerminalPersons(Protocol):
 
     async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
         """Put the person there; return whether they were there, as `expected_there` guesses."""
+
+    async def add(self, employee_no: str, name: str) -> bool:
+        """Put the person there unless somebody is; return whether nobody was."""
 
     async def end(self, employee_no: str, name: str) -> None:
         """End the person's access."""
@@ -136,7 +142,7 @@ async def _end_former(
     employee who has no photo.
     """
     error = await _end(terminal, employee, numbers, policy, faces_too=True)
-    return error or await _fault_of_end(terminal, numbers)
+    return error or await _fault_of_end(terminal, numbers, gone=policy == "delete")
 
 
 async def _sync_number(
@@ -152,8 +158,8 @@ async def sync_again(
 ) -> Outcome:
     """Bring the employee to the terminal, the photo too, whatever the ledger believes."""
     photo = UNKNOWN_PHOTO if employee.photo_url or held.photo else None
-    if held.photo == NOT_THERE:
-        photo = NOT_THERE
+    if held.photo in (NOT_THERE, ANOTHERS_PHOTO):
+        photo = held.photo
     return await sync(terminal, employee, replace(held, photo=photo), policy, intend)
 
 
@@ -168,8 +174,8 @@ async def sync_photo(
     if employee.photo_url is None:
         return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
     # Another number held there is ended by the next whole sync.
-    held = replace(held, employee_no=held.employee_no or employee.employee_no, photo=UNKNOWN_PHOTO)
-    await intend(str(held.employee_no))
+    number = held.employee_no or employee.employee_no
+    held = replace(held, employee_no=number, photo=await intend(number))
     return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
 
 
@@ -205,17 +211,29 @@ async def _sync_person(
     noted = held.employee_no == employee_no
     expected_there = noted and held.photo != NOT_THERE
     if not noted:
-        await intend(employee_no)
         # A person whom the terminal has under this number may have another person's face.
-        held = replace(held, employee_no=employee_no, photo=UNKNOWN_PHOTO)
+        held = replace(held, employee_no=employee_no, photo=await intend(employee_no))
+    photo = held.photo
     try:
-        was_there = await terminal.persons.put(
-            employee_no, employee.name, expected_there=expected_there
-        )
+        if photo == ANOTHERS_PHOTO:
+            if await terminal.persons.add(employee_no, employee.name):
+                was_there = False
+            else:
+                try:
+                    photo = await _make_face_theirs(terminal, employee, employee_no)
+                except TerminalError as error:
+                    return _not_let_in(employee_no, error, held)
+                was_there = await terminal.persons.put(
+                    employee_no, employee.name, expected_there=True
+                )
+        else:
+            was_there = await terminal.persons.put(
+                employee_no, employee.name, expected_there=expected_there
+            )
     except TerminalError as error:
         return _person_failed(error, held)  # the terminal may hold them all the same
     # A person who was there, and of whom the ledger knew nothing, may have anybody's face.
-    photo = (held.photo if noted else UNKNOWN_PHOTO) if was_there else None
+    photo = photo if was_there else None
     held = replace(held, photo=photo)
     expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
@@ -241,6 +259,30 @@ async def _sync_person(
         return replace(failed, message=f"{what} {failed.message}", expected=(expected,))
     held = replace(held, photo=photo_fingerprint(employee))
     return _outcome("success", "done", words, held, expected=(expected,))
+
+
+async def _make_face_theirs(
+    terminal: PersonTerminal, employee: Employee, employee_no: str
+) -> str | None:
+    """Remove or replace another person's face before its number lets anybody in again.
+
+    Returns what is known of the photo there then. Raises TerminalError where neither can be done.
+    """
+    try:
+        with suppress(DataRefused, PersonAbsent):  # it has none
+            await terminal.faces.remove(employee_no)
+    except NotSupported:
+        if employee.photo_url is None:
+            raise
+        await _put_face(terminal, employee_no, employee.photo_url)
+        return photo_fingerprint(employee)
+    return None
+
+
+def _not_let_in(employee_no: str, error: TerminalError, held: Held) -> Outcome:
+    failed = _photo_failed(employee_no, error, held)
+    what = "The number was another person's, whose face may be there: nobody is let in with it."
+    return replace(failed, message=f"{what} {failed.message}")
 
 
 def expected_of(employee: Employee, employee_no: str) -> Expected:
@@ -276,9 +318,10 @@ async def _sync_leaver(
     error = await _end(terminal, employee, numbers, policy)
     if error is not None:
         return _person_failed(error, held)
-    held = Held() if policy == "delete" else replace(held, others=())
-    gone = tuple(Expected(employee_no=number, may_pass=False) for number in numbers)
-    return _outcome("success", "done", words, held, expected=gone)
+    gone = policy == "delete"
+    held = Held() if gone else replace(held, others=())
+    expected = tuple(Expected(employee_no=one, may_pass=False, gone=gone) for one in numbers)
+    return _outcome("success", "done", words, held, expected=expected)
 
 
 async def _end(
@@ -326,7 +369,9 @@ def numbers_to_end(employee: Employee, held: Held) -> list[str]:
     return [number for number in dict.fromkeys(numbers) if number not in (None, theirs)]
 
 
-async def _fault_of_end(terminal: PersonTerminal, numbers: Sequence[str]) -> TerminalError | None:
+async def _fault_of_end(
+    terminal: PersonTerminal, numbers: Sequence[str], *, gone: bool
+) -> TerminalError | None:
     """Return why a number may not have ended, if so; believe a terminal that cannot be asked."""
     try:
         found = await terminal.persons.find(numbers)
@@ -334,8 +379,9 @@ async def _fault_of_end(terminal: PersonTerminal, numbers: Sequence[str]) -> Ter
         return None if consequence(error).asked_back == "now" else error
     for number in numbers:
         there = found.get(number)
-        if there is not None and there.access not in ("ended", None):
-            return NotKept(f"The terminal answered OK, but person {number} may still pass.")
+        if there is not None and (gone or there.access not in ("ended", None)):
+            how = "may still pass" if there.access != "ended" else "is still there"
+            return NotKept(f"The terminal answered OK, but person {number} {how}.")
     return None
 
 

@@ -135,11 +135,12 @@ def of_page(
                 continue
             employee = employees[owner.employee_id]
             ok = _holds(employee, owner, there) if passing else _is_ended(employee, there, policy)
+            said = there.access is not None and (not passing or there.name is not None)
             if not ok:
                 different.append(
                     Different(employee_id=owner.employee_id, number=number, leaves=not passing)
                 )
-            elif owner.held.employee_no == number and not owner.held.others:
+            elif said and owner.held.employee_no == number and not owner.held.others:
                 confirmed.append(owner)
     return PageVerdict(confirmed=tuple(confirmed), different=tuple(different), unknown=unknown)
 
@@ -204,6 +205,13 @@ def _still_there(outcome: Outcome, employee_no: str) -> Held:
     return Held(employee_no=employee_no, photo=UNKNOWN_PHOTO, others=others)
 
 
+def tells(expected: Expected, there: Found | None) -> bool:
+    """Return whether a terminal that says this of a number says all that is expected of it."""
+    if there is None or expected.gone:
+        return expected.may_pass is False
+    return there.access is not None and (expected.name is None or there.name is not None)
+
+
 def differences(expected: Expected, there: Found | None) -> list[str]:
     """Return in words everything that a terminal holds otherwise than it should."""
     faults = [_fault_of_person(expected, there)]
@@ -214,9 +222,10 @@ def differences(expected: Expected, there: Found | None) -> list[str]:
 
 def _fault_of_person(expected: Expected, there: Found | None) -> str | None:
     if expected.may_pass is False:
-        if there is None or there.access in ("ended", None):
+        if there is None or (not expected.gone and there.access in ("ended", None)):
             return None
-        return f"person {expected.employee_no} may still pass"
+        how = "may still pass" if there.access != "ended" else "is still there"
+        return f"person {expected.employee_no} {how}"
     if there is None:
         return f"person {expected.employee_no} is not there"
     if expected.may_pass and there.access not in ("open", None):

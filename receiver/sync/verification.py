@@ -9,10 +9,11 @@ that edits go in between, and any receiver goes on after one that died.
 import time
 from dataclasses import replace
 
-from receiver.core.errors import NotSupported
+from receiver.core.errors import NotSupported, TerminalError
 from receiver.core.logs import get_logger
 from receiver.core.models import LeaverPolicy, PageVerdict, Progress
 from receiver.supabase.company import Company
+from receiver.sync.consequences import consequence
 from receiver.sync.verdict import of_page
 from receiver.sync.visit import Visit
 from receiver.terminals.persons import new_search
@@ -43,9 +44,13 @@ class Verifications:
             page = await visit.client.persons.page(
                 {}, search_id=search_id, position=progress.position
             )
-        except NotSupported as error:
-            log.info("not_verified", terminal_id=str(visit.terminal_id), reason=error.message)
-            await visit.verified(NOTHING, None, asked_at=asked_at, ended=True)
+        except TerminalError as error:
+            if not _refused_for_good(visit, progress, error):
+                raise
+            await self._leave(visit, error.message, asked_at)
+            return
+        if page.persons and all(one.access is None for one in page.persons):
+            await self._leave(visit, "It does not say whether somebody may pass.", asked_at)
             return
         first = page.persons[0].employee_no if page.persons else ""
         repeated = bool(first) and first == progress.first
@@ -64,12 +69,25 @@ class Verifications:
                 unknown=after.unknown,
             )
 
+    async def _leave(self, visit: Visit, reason: str, asked_at: float) -> None:
+        log.info("not_verified", terminal_id=str(visit.terminal_id), reason=reason)
+        visit.failures = 0  # it answered
+        await visit.verified(NOTHING, None, asked_at=asked_at, ended=True)
+
     async def _judge(self, visit: Visit, page: SearchResult) -> PageVerdict:
         owners = await visit.owners([one.employee_no for one in page.persons])
         # After the pairs: who is edited in between is wanted in a newer version, and not confirmed.
         ids = list(dict.fromkeys(owner.employee_id for owner in owners))
         employees = await self._company.employees(ids)
         return of_page(page.persons, owners, employees, self._policy)
+
+
+def _refused_for_good(visit: Visit, progress: Progress, error: TerminalError) -> bool:
+    """Return whether a terminal does not list whom it holds; one odd answer is not enough."""
+    if isinstance(error, NotSupported):
+        return True
+    first = progress.position == 0 and consequence(error).asked_back == "now"
+    return first and visit.failures > 0
 
 
 def _after(

@@ -48,6 +48,7 @@ from receiver.core.settings import Settings
 from receiver.supabase.ledger import Ledger
 from receiver.sync.consequences import decide, is_unanswering
 from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
+from receiver.sync.rules import UNKNOWN_PHOTO
 from receiver.terminals.calls import Calls
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.faces import FetchPhoto
@@ -120,11 +121,19 @@ class Visit:
             self.terminal_id, self.leased.fence, limit=limit, besides=besides
         )
 
-    async def intend(self, employee_id: UUID, employee_no: str) -> None:
-        """Note a number before the call that puts it on the terminal or changes its face."""
+    async def intend(self, employee_id: UUID, employee_no: str) -> str:
+        """Note a number before the call that puts it on the terminal or changes its face.
+
+        Returns what is known of the face there: UNKNOWN_PHOTO or ANOTHERS_PHOTO.
+        """
         with self._lengthening() as lease_s:
-            await self._ledger.intend(
-                self.terminal_id, self.leased.fence, employee_id, employee_no, lease_s=lease_s
+            return await self._ledger.intend(
+                self.terminal_id,
+                self.leased.fence,
+                employee_id,
+                employee_no=employee_no,
+                photo=UNKNOWN_PHOTO,
+                lease_s=lease_s,
             )
 
     async def record(self, recorded: Sequence[Recorded]) -> None:

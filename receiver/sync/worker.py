@@ -83,6 +83,7 @@ class Worker:
         self._failed_claims = 0
         self._database_asked_at = -math.inf
         self._claim_fault: str | None = "The database has not been asked yet."
+        self._unheard: str | None = None
         self._visit_fault: str | None = None
         self._visit_failed_at = -math.inf
 
@@ -91,8 +92,9 @@ class Worker:
         """Return why the worker cannot do its work; None when it can.
 
         A failed visit's fault stays until a visit did its work, although claims succeed meanwhile.
+        Where some of HR's edits are not heard, it works all the same: a verification finds them.
         """
-        return self._claim_fault or self._visit_fault
+        return self._claim_fault or self._visit_fault or self._unheard
 
     def wake(self) -> None:
         """Have the ledger asked soon; any number of wakes before that count as one."""
@@ -135,6 +137,7 @@ class Worker:
             return
         await self._ledger.fits()
         await self._company.readable()
+        self._unheard = await self._ledger.unheard()
         self._database_asked_at = time.monotonic()
 
     async def _serve_all_due(self) -> int:

@@ -147,6 +147,11 @@ class Calls:
         if not self.lacks(way) and (answer is None or answer.lacked):
             await self.learn(replace(self.capabilities, lacks=(*self.capabilities.lacks, way.name)))
 
+    async def note_no_lack(self, way: Way) -> None:
+        """Remember that the firmware has a way which it was believed to lack."""
+        lacks = tuple(name for name in self.capabilities.lacks if name != way.name)
+        await self.learn(replace(self.capabilities, lacks=lacks))
+
     async def by_first(
         self,
         ways: Sequence[Way],

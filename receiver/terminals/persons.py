@@ -70,6 +70,14 @@ class Persons:
         self._calls.require_ok(answer)
         return ways is MODIFY
 
+    async def add(self, employee_no: str, name: str) -> bool:
+        """Put this person there unless somebody has the number; return whether nobody had."""
+        answer = await self._send_person(RECORD, employee_no, name, VALID_TO)
+        if answer.says(PERSON_EXISTS):
+            return False
+        self._calls.require_ok(answer)
+        return True
+
     async def end(self, employee_no: str, name: str) -> None:
         """End a person's access, if the terminal holds them; everything else stays."""
         answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
@@ -166,6 +174,9 @@ class Persons:
         if result.persons and result.total > position + len(result.persons):
             result = replace(result, more=True)  # some say OK for every page
         if self._calls.lacks(FACES_COUNTED):
+            if any(one.faces for one in result.persons):  # it does count: once it was late
+                await self._calls.note_no_lack(FACES_COUNTED)
+                return result
             persons = (replace(one, faces=one.faces or None) for one in result.persons)
             return replace(result, persons=tuple(persons))
         return result

@@ -14,6 +14,7 @@ ENDED_AT: Final = "2020-01-01T00:00:01"
 """The end of a leaver's window. `Valid.enable=false` would mean *permanent* validity (G1 p.299)."""
 
 ENDED_BY: Final = "2020-01-02"
+BLOCKED: Final = "blackList"
 MAX_ENTRIES: Final = 1000
 
 
@@ -84,21 +85,26 @@ def _found(entry: Mapping[str, Any]) -> Found:
     return Found(
         employee_no=str(number) if isinstance(number, (str, int)) else "",
         name=name if isinstance(name, str) else None,
-        access=_access(valid) if isinstance(valid, Mapping) else None,
+        access=_access(valid, entry.get("userType")) if isinstance(valid, Mapping) else None,
         faces=_faces(entry),
     )
 
 
-def _access(valid: Mapping[str, Any]) -> Any:
-    """Return whether they may pass, to a day: some terminals write the end in another time zone."""
+def _access(valid: Mapping[str, Any], user_type: object) -> Any:
+    """Return whether they may pass, to a day: some terminals write the end in another time zone.
+
+    A window that begins later than ours, and a person on the block list, is `other`: at this moment
+    they may not pass, perhaps.
+    """
     if valid.get("enable") in (False, "false"):
         return "permanent"
-    end = valid.get("endTime")
+    begin, end = valid.get("beginTime"), valid.get("endTime")
     if not isinstance(end, str):
         return None
-    if end >= VALID_TO[:4]:
-        return "open"
-    return "ended" if end[: len(ENDED_BY)] <= ENDED_BY else "other"
+    if end[: len(ENDED_BY)] <= ENDED_BY:
+        return "ended"
+    late = isinstance(begin, str) and begin[: len(ENDED_BY)] > ENDED_BY
+    return "other" if end < VALID_TO[:4] or late or user_type == BLOCKED else "open"
 
 
 def _faces(entry: Mapping[str, Any]) -> int | None:

@@ -149,9 +149,11 @@ def test_a_column_that_is_gone_is_named_with_the_statement_that_mends_it(
     for name in functions:
         if name != "employees" or column != "id":  # the test itself could not name the ids
             words = fault(project, name)
+            now = "altfel" if how == "rename" else "<its new name>"
             assert f"public.{table} has no column {column}" in words
-            assert f"alter table public.{table} rename column <its new name> to {column}" in words
-            assert f"alter table public.{table} add column {column} " in words
+            assert f"alter table public.{table} rename column {now} to {column}" in words
+            if how == "drop":
+                assert f"alter table public.{table} add column {column} " in words
     if how == "rename":
         project.run(f"alter table {table} rename column altfel to {column}")
         assert {name: said(project, name) for name in before} == before
@@ -284,8 +286,15 @@ RENAMES = [
 ]
 
 
-@pytest.mark.parametrize("how", ["rename", "drop"])
-@pytest.mark.parametrize(("table", "column"), RENAMES)
+@pytest.mark.parametrize(
+    ("table", "column", "how"),
+    [
+        (table, column, how)
+        for table, column in RENAMES
+        for how in ("rename", "drop")
+        if how == "rename" or column not in {"nume", "prenume"}  # nume_complet says it too
+    ],
+)
 def test_a_save_after_a_column_is_gone_succeeds_and_is_written_down_in_doubt(
     project: Project, table: str, column: str, how: str
 ) -> None:
@@ -298,8 +307,10 @@ def test_a_save_after_a_column_is_gone_succeeds_and_is_written_down_in_doubt(
     project.run(f"update {table} set updated_at = now()")
     assert project.edits() == [employee_id(project)]
     [warning] = [w for w in warnings if "webhook" not in w]
+    known = how == "rename" and (table, column) != ("angajati_biometrie", "id")  # it is not read
+    now = "altfel" if known else "<its new name>"
     assert f"public.{table} has no column {column} any more" in warning
-    assert f"alter table public.{table} rename column <its new name> to {column}" in warning
+    assert f"alter table public.{table} rename column {now} to {column}" in warning
     project.run(f"delete from {table}")
     assert set(project.edits()) == {employee_id(project)}
     project.run(f"insert into {table} (updated_at) values (now())")

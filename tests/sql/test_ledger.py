@@ -428,7 +428,7 @@ def test_an_employee_who_gets_anothers_number_cannot_deadlock_with_edits_being_s
         if verb == "record":
             return a.record(other)
         at = (other["terminal_id"], other["fence"], 60)
-        return a.call("intend", *at, other["employee_id"], "1000")[0]["held"]
+        return a.call("intend", *at, other["employee_id"], "1000", "unknown")[0]["held"]
 
     lock = "select from hikvision_sync.pairs where employee_id = %s for update"
     with transaction_of_hr(project) as spreading:
@@ -657,17 +657,19 @@ def test_a_number_that_is_noted_is_known_and_belongs_to_one_employee_alone(
 
     def intend(row: Row, fence_off: int = 0) -> Row:
         fence = row["fence"] + fence_off
-        [said] = a.call("intend", row["terminal_id"], fence, 60, row["employee_id"], "1000")
+        lease = row["terminal_id"], fence, 60
+        [said] = a.call("intend", *lease, row["employee_id"], "1000", "unknown")
         return said
 
     for row in (first, second, second):  # its first answer got lost
-        assert intend(row) == {"held": True}
+        photo = "unknown" if row is first else "anothers"
+        assert intend(row) == {"held": True, "photo": photo}
     assert not intend(first, fence_off=1)["held"]
     held = {
         r["employee_id"]: (r["employee_no"], r["photo"])
         for r in a.due(first["terminal_id"], first["fence"], 10)
     }
-    assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "unknown")}
+    assert held == {first["employee_id"]: (None, None), second["employee_id"]: ("1000", "anothers")}
 
 
 def serve(receiver: Receiver) -> list[Row]:
@@ -743,7 +745,7 @@ def test_a_terminal_that_holds_a_leaver_goes_before_terminals_that_waited_longer
         [row, *_] = a.claim()
         if visited:  # on all but the first the number went to another employee
             at = (row["terminal_id"], row["fence"], 60)
-            a.call("intend", *at, row["employee_id"], "1000")
+            a.call("intend", *at, row["employee_id"], "1000", "unknown")
         visited.append(row["terminal_id"])
         a.release(row)
     holder, last = visited[0], visited[-1]
@@ -1127,7 +1129,7 @@ def test_hardware_that_comes_back_behind_another_row_is_remembered(
 def photo_says(receiver: Receiver, employee: str, etag: str) -> bool:
     """Have storage say an ETag of Ion's photo; return whether it is another photo than before."""
     receiver.call("photos_due", 10, 0)
-    [said] = receiver.call("photo_seen", employee, "ion.jpg", etag)
+    [said] = receiver.call("photo_seen", employee, "ion.jpg", etag, None)
     return bool(said["changed"])
 
 
@@ -1142,7 +1144,7 @@ def with_a_photo(project: Project, a: Receiver) -> Row:
 
 def intend(receiver: Receiver, row: Row) -> None:
     lease = (row["terminal_id"], row["fence"])
-    receiver.call("intend", *lease, 60, row["employee_id"], "1000")
+    receiver.call("intend", *lease, 60, row["employee_id"], "1000", "unknown")
 
 
 @pytest.mark.parametrize("spread", [True, False])
@@ -1330,3 +1332,21 @@ def test_a_push_between_two_pages_moves_the_list(project: Project, a: Receiver) 
     a.release(row)
     [page] = a.claim(verify_s=3600)
     assert page["verification"] == {"position": 30, "unsure": True}
+
+
+def test_what_hr_mends_unseen_for_somebody_who_was_refused_is_brought(
+    project: Project, a: Receiver
+) -> None:
+    """A terminal refused a name; HR corrects it while no trigger is on."""
+    staff = staffed(project, a)
+    refused = staff[0]["employee_id"]
+    project.run("update angajati set nume = '\u0001' where id = %s", refused)
+    [row] = a.claim()
+    a.record(row, status="skipped", message="The name has characters that it does not take.")
+    a.release(row)
+    project.run("alter table angajati disable trigger user")
+    project.run("update angajati set nume = 'Pop' where id = %s", refused)
+    project.run("alter table angajati enable trigger user")
+    [page] = a.claim(verify_s=3600)
+    verified(a, page, confirmed=staff[1:])  # they are on no page: it never took them
+    assert names(a.due(page["terminal_id"], page["fence"])) == {str(refused)}

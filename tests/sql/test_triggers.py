@@ -483,7 +483,8 @@ def test_the_check_says_in_words_what_is_missing(project: Project) -> None:
     assert faults["triggers"] is None
     project.run("alter table angajati disable trigger hikvision_sync_updated")
     faults = {r["name"]: r["fault"] for r in project.run("select * from hikvision_sync_check()")}
-    assert "9 of 10" in str(faults["triggers"])
+    mend = "alter table public.angajati enable trigger hikvision_sync_updated"
+    assert mend in str(faults["triggers"])
 
 
 def test_a_deleted_employee_is_written_down_and_sent_as_a_delete(signed_project: Project) -> None:

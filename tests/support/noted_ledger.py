@@ -18,6 +18,7 @@ from receiver.core.models import (
     Recorded,
     Rest,
 )
+from receiver.sync.rules import ANOTHERS_PHOTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class NotedLedger:
     """How often it was asked for due work, of which there never is any."""
     capabilities: Capabilities = field(default_factory=Capabilities)
     replaced: bool = False
+    deaf: str | None = None
+    """Why HR's edits are not heard."""
     lost: bool = False
     edited: tuple[Pair, ...] = ()
     on_due: Callable[[], object] | None = None
@@ -56,14 +59,21 @@ class NotedLedger:
         return [note for note in self.recorded if note.employee_id == employee.id]
 
     async def intend(
-        self, _t: UUID, _f: int, employee_id: UUID, employee_no: str, *, lease_s: float
-    ) -> bool:
+        self,
+        _t: UUID,
+        _f: int,
+        employee_id: UUID,
+        *,
+        employee_no: str,
+        photo: str,
+        lease_s: float,
+    ) -> str:
         assert lease_s > 0
         if self.lost:
             raise LeaseLost
         owner = self.owners.get(employee_no)
         self.owners[employee_no] = employee_id
-        return owner not in (None, employee_id)
+        return photo if owner in (None, employee_id) else ANOTHERS_PHOTO
 
     async def record(
         self, _t: UUID, _f: int, recorded: Sequence[Recorded], *, lease_s: float
@@ -137,6 +147,9 @@ class NotedLedger:
 
     async def fits(self) -> None:
         pass
+
+    async def unheard(self) -> str | None:
+        return self.deaf
 
     async def claim(self, **_: object) -> None:
         self.claims += 1

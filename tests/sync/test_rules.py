@@ -30,6 +30,7 @@ from receiver.core.models import Employee, Found, Held, LeaverPolicy, Outcome, S
 from receiver.sync import rules
 from receiver.sync.push import Sync
 from receiver.sync.rules import (
+    ANOTHERS_PHOTO,
     NOT_THERE,
     UNKNOWN_PHOTO,
     Intend,
@@ -95,8 +96,11 @@ class Recorder:
     intended: list[str] = field(default_factory=list)
     guesses: list[bool] = field(default_factory=list)
 
-    async def intend(self, employee_no: str) -> None:
+    was_anothers: bool = False
+
+    async def intend(self, employee_no: str) -> str:
         self.intended.append(employee_no)
+        return ANOTHERS_PHOTO if self.was_anothers else UNKNOWN_PHOTO
 
     found: Mapping[str, Found] = field(default_factory=dict)
 
@@ -117,6 +121,10 @@ class RecordedPersons:
         self.terminal.guesses.append(expected_there)
         self.terminal.asked("put_person", employee_no, name)
         return self.terminal.holds_them
+
+    async def add(self, employee_no: str, name: str) -> bool:
+        self.terminal.asked("add_person", employee_no, name)
+        return not self.terminal.holds_them
 
     async def end(self, employee_no: str, name: str) -> None:
         self.terminal.asked("end_validity", employee_no, name)
@@ -585,3 +593,60 @@ def test_a_url_that_is_only_signed_anew_is_of_the_same_photo() -> None:
     assert photo_fingerprint(replace(ION, photo_url=elsewhere + "1")) != photo_fingerprint(
         replace(ION, photo_url=elsewhere + "2")
     )
+
+
+# The heir of a number
+
+ADD: Call = ("add_person", "1000", "Popescu Ion")
+REMOVE: Call = ("remove_face", "1000")
+NOTED = Held(employee_no="1000", photo=ANOTHERS_PHOTO)
+
+
+@pytest.mark.parametrize("held", [NOTHING, NOTED])
+async def test_an_heir_is_let_in_only_once_the_face_is_theirs(held: Held) -> None:
+    """NOTED: the receiver died after it had noted the number."""
+    terminal = Recorder(holds_them=True, was_anothers=True)
+    outcome = await run(terminal, held=held)
+    assert terminal.calls == [ADD, REMOVE, PUT_PERSON, PUT_FACE]
+    assert (outcome.status, outcome.held) == ("success", BOTH)
+
+
+async def test_an_heir_whose_number_the_terminal_does_not_have_costs_no_call_more() -> None:
+    terminal = Recorder(was_anothers=True)
+    outcome = await run(terminal)
+    assert terminal.calls == [ADD, PUT_FACE]
+    assert (outcome.status, outcome.held) == ("success", BOTH)
+
+
+@pytest.mark.parametrize("kind", [DataRefused, PersonAbsent])
+async def test_an_heir_is_let_in_where_there_is_no_face(kind: type[TerminalError]) -> None:
+    terminal = Recorder(holds_them=True, was_anothers=True, fails={"remove_face": kind("None.")})
+    outcome = await run(terminal, replace(ION, photo_url=None))
+    assert terminal.calls == [ADD, REMOVE, PUT_PERSON]
+    assert (outcome.status, outcome.held) == ("success", PERSON)
+
+
+async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_let_in() -> None:
+    fails = {"remove_face": NotSupported("Cannot.")}
+    terminal = Recorder(holds_them=True, was_anothers=True, fails=fails)
+    outcome = await run(terminal)
+    assert terminal.calls == [ADD, REMOVE, PUT_FACE, PUT_PERSON]
+    assert (outcome.status, outcome.held) == ("success", BOTH)
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+@pytest.mark.parametrize("call", ["remove_face", "put_face"])
+async def test_an_heir_is_not_let_in_while_the_face_may_be_anothers(
+    kind: type[TerminalError], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "BUSY_FACE_PAUSES_S", ())
+    fails = {"remove_face": NotSupported("Cannot."), call: kind("Because.")}
+    terminal = Recorder(holds_them=True, was_anothers=True, fails=fails)
+    outcome = await run(terminal)
+    goes_on = call == "remove_face" and kind in (DataRefused, NotSupported, PersonAbsent)
+    assert (PUT_PERSON in terminal.calls) == goes_on
+    if not goes_on:
+        assert (outcome.status, outcome.step) == (PHOTO_STEP[kind], "photo")
+        assert outcome.held == NOTED
+        assert "nobody is let in" in outcome.message
+        assert outcome.expected == ()

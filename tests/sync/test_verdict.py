@@ -442,6 +442,9 @@ def judge(employee: Employee, there: Found, *owners: Owner, policy: LeaverPolicy
         (ION, owner(ION), replace(THERE, name="Altul"), "different"),
         (ION, owner(ION), ENDED, "different"),
         (ION, owner(ION), replace(THERE, access="permanent"), "different"),
+        (ION, owner(ION), replace(THERE, access="other"), "different"),
+        (ION, owner(ION), replace(THERE, access=None), "neither"),
+        (ION, owner(ION), replace(THERE, name=None), "neither"),
         (ION, owner(ION, PERSON), THERE, "different"),  # it may be anybody's photo
         (ION, owner(ION, Held()), THERE, "different"),
         (ION, owner(ION, replace(BOTH, others=("999",))), THERE, "different"),
@@ -467,6 +470,9 @@ def test_a_page_confirms_who_is_there_as_hr_has_them(
         ("delete", ENDED, "different"),
         ("delete", THERE, "different"),
         ("keep", THERE, "confirmed"),
+        ("expire", replace(ENDED, access=None), "neither"),
+        ("delete", replace(ENDED, access=None), "different"),
+        ("keep", replace(THERE, access=None), "neither"),
     ],
 )
 def test_a_page_finds_the_leavers_whom_a_terminal_lets_in(

@@ -1,11 +1,22 @@
 """Pages of a verification, and lists that move between them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
+from receiver.core.errors import (
+    AnswerUnexplained,
+    DataRefused,
+    LoginRefused,
+    NotSupported,
+    TerminalBusy,
+    TerminalError,
+    TerminalTimeout,
+    TerminalUnreachable,
+)
 from receiver.core.models import Employee, Found, Owner, Progress
 from receiver.sync.verification import Verifications
 from receiver.terminals.user_info import SearchResult
@@ -31,6 +42,7 @@ class Visit:
     terminal_id = UUID(int=7)
 
     def __init__(self, terminal: Terminal) -> None:
+        self.failures = 0
         self.client = cast("Any", type("Client", (), {"persons": terminal})())
         self.progress = Progress()
         self.ended = False
@@ -42,7 +54,8 @@ class Visit:
 
     async def verified(self, _: Any, progress: Any, *, asked_at: float, ended: bool) -> None:
         assert asked_at
-        self.progress, self.ended = progress, ended
+        self.progress, self.ended = progress or self.progress, ended
+        self.asked_in_vain = progress is None
 
 
 class Nobody:
@@ -88,3 +101,59 @@ async def test_a_terminal_that_shows_its_first_page_again_and_again_is_not_belie
     while not visit.ended:
         await verifications.go_on(cast("Any", visit), visit.progress)
     assert visit.progress.unsure
+
+
+class Refusing(Terminal):
+    """A terminal that refuses the page at a position, and how."""
+
+    def __init__(self, error: TerminalError, at: int) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+        if position == self.at:
+            raise self.error
+        return await super().page(_, search_id=search_id, position=position)
+
+
+@pytest.mark.parametrize(
+    ("error", "at", "failures", "left"),
+    [
+        (NotSupported("No."), 0, 0, True),
+        (NotSupported("No."), 2, 0, True),
+        (AnswerUnexplained("Odd."), 0, 0, False),  # once is not enough
+        (AnswerUnexplained("Odd."), 0, 1, True),
+        (DataRefused("Odd."), 0, 1, True),
+        (AnswerUnexplained("Odd."), 2, 9, False),  # it did list people a moment ago
+        (TerminalBusy("Busy."), 0, 9, False),
+        (TerminalTimeout("Late."), 0, 9, False),
+        (TerminalUnreachable("Off."), 0, 9, False),
+        (LoginRefused("Wrong."), 0, 9, False),
+    ],
+)
+async def test_a_terminal_that_refuses_to_list_everybody_is_left_and_one_in_trouble_asked_again(
+    error: TerminalError, at: int, failures: int, *, left: bool
+) -> None:
+    visit = Visit(Refusing(error, at))
+    visit.progress = Progress(position=at)
+    visit.failures = failures
+    verifications = Verifications("expire", cast("Any", Nobody()))
+    if not left:
+        with pytest.raises(TerminalError) as raised:
+            await verifications.go_on(cast("Any", visit), visit.progress)
+        assert raised.value is error
+        assert not visit.ended
+        return
+    await verifications.go_on(cast("Any", visit), visit.progress)
+    assert (visit.ended, visit.asked_in_vain, visit.failures) == (True, True, 0)
+
+
+async def test_a_terminal_that_says_of_nobody_whether_they_may_pass_cannot_be_asked() -> None:
+    class Silent(Terminal):
+        async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+            page = await super().page(_, search_id=search_id, position=position)
+            return replace(page, persons=tuple(replace(p, access=None) for p in page.persons))
+
+    visit = Visit(Silent())
+    await Verifications("expire", cast("Any", Nobody())).go_on(cast("Any", visit), visit.progress)
+    assert (visit.ended, visit.asked_in_vain, visit.seen) == (True, True, [])

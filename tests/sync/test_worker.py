@@ -173,6 +173,17 @@ async def test_while_hrs_tables_cannot_be_read_nothing_is_claimed_and_the_fault_
         assert ledger.claims
 
 
+async def test_edits_that_no_trigger_hears_are_a_fault_and_the_work_goes_on() -> None:
+    ledger = OnePair()
+    ledger.deaf = "run the file"
+    async with a_worker(ledger, Readable()) as worker:
+        await until_fault_is(worker, "run the file")
+        claims = ledger.claims
+        while ledger.claims < claims + 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert worker.fault == "run the file"
+
+
 async def test_a_table_that_breaks_later_is_noticed_without_an_edit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,6 +30,7 @@ from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Profile
 from receiver.terminals.answers import Answer, parse
 from receiver.terminals.client import TerminalClient
+from receiver.terminals.persons import FACES_COUNTED
 from receiver.terminals.user_info import found_in
 from tests.support.clients import Memory
 from tests.support.raw_terminals import (
@@ -586,6 +587,10 @@ async def test_faces_are_counted_or_unknown(fields: dict[str, object], faces: in
         ('{"enable": true, "endTime": "2037-12-31T23:59"}', "open"),
         ('{"enable": true, "endTime": "2020-01-01T00:00:01"}', "ended"),
         ('{"enable": true, "endTime": "2030-01-01T00:00:00"}', "other"),
+        ('{"beginTime": "2020-01-01T02:00:00", "endTime": "2037-12-31T23:59:59"}', "open"),
+        ('{"beginTime": "2036-01-01T00:00:00", "endTime": "2037-12-31T23:59:59"}', "other"),
+        ('{"beginTime": "2036-01-01T00:00:00", "endTime": "2020-01-01T00:00:01"}', "ended"),
+        ('{"beginTime": 7, "endTime": "2037-12-31T23:59:59"}', "open"),
         ('{"enable": false, "endTime": "2020-01-01T00:00:01"}', "permanent"),
         ('{"enable": "false"}', "permanent"),
         ('{"enable": true}', None),
@@ -598,6 +603,23 @@ async def test_faces_are_counted_or_unknown(fields: dict[str, object], faces: in
 async def test_access_is_read_from_the_last_day_of_validity(valid: str, access: str | None) -> None:
     async with scripted({}, otherwise=search_result(entry(Valid=valid))) as (client, _):
         assert (await client.persons.find([NO]))[NO].access == access
+
+
+@pytest.mark.parametrize(("user_type", "access"), [("blackList", "other"), ("visitor", "open")])
+async def test_who_is_on_the_block_list_may_not_pass(user_type: str, access: str) -> None:
+    valid = '{"enable": true, "endTime": "2037-12-31T23:59:59"}'
+    found = entry(Valid=valid, userType=f'"{user_type}"')
+    async with scripted({}, otherwise=search_result(found)) as (client, _):
+        assert (await client.persons.find([NO]))[NO].access == access
+
+
+async def test_a_terminal_that_counts_faces_after_all_is_believed_again() -> None:
+    found = search_result(entry(numOfFace=1))
+    async with scripted({}, otherwise=found) as (client, _):
+        await client.persons.note_faces_uncounted()
+        assert client.calls.lacks(FACES_COUNTED)
+        await client.persons.find([NO])
+        assert not client.calls.lacks(FACES_COUNTED)
 
 
 VALUES = (

@@ -9,11 +9,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from receiver.core.models import LeaverPolicy
+from receiver.photos import album
 from receiver.sandbox.database.postgres import PostgresServer
+from receiver.sandbox.terminal import persons as simulated_persons
+from receiver.sandbox.terminal.answers import Refusal
+from receiver.sync import photo_watch
 from tests.support.hr_days import Company, open_company
 from tests.support.waiting import eventually
 
@@ -23,7 +28,27 @@ VERIFY_S = 0.8
 
 
 @pytest.fixture
-async def company(embedded_postgres: PostgresServer) -> AsyncIterator[Company]:
+def habits(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """How searches are refused: `unlisted`, without numbers; `unable`, all of them."""
+    search, habits = simulated_persons.PersonCalls.search, set[str]()
+
+    async def searching(self: Any, request: Any) -> Any:
+        if "unable" in habits:
+            raise Refusal("notSupport")
+        if "unlisted" in habits and "EmployeeNoList" not in request.payload["UserInfoSearchCond"]:
+            raise Refusal("MessageParametersLack", "EmployeeNoList")
+        return await search(self, request)
+
+    monkeypatch.setattr(simulated_persons.PersonCalls, "search", searching)
+    return habits
+
+
+@pytest.fixture
+async def company(
+    embedded_postgres: PostgresServer,
+    habits: set[str],  # before the terminals are made
+) -> AsyncIterator[Company]:
+    assert not habits
     async with open_company(embedded_postgres) as company:
         company.verify_every(VERIFY_S)
         yield company
@@ -212,6 +237,84 @@ async def test_a_photo_that_is_replaced_under_its_name_arrives(
     await green(company)
 
 
+async def test_a_photo_that_is_replaced_before_storage_was_first_asked_for_it_arrives(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HR uploads a wrong photo, sees it, and uploads the right one under the same name."""
+    monkeypatch.setattr(photo_watch, "TURN_S", 0.1)
+    monkeypatch.setattr(photo_watch, "PHOTOS_A_TURN", 0)  # it does not come to it for a while
+    monkeypatch.setattr(album, "CACHED_FOR_S", 0.05)
+    await company.begin_day(terminals=1)
+    photos = company.world.supabase.photos
+    await company.hire("Om", photo="poza-1.jpg")
+    await eventually(lambda: company.on().get("1000") == ("Om", "poza-1.jpg"))
+    await green(company)
+    await asyncio.sleep(1.1)  # storage tells a second by its beginning
+    kept = photos["poza-1.jpg"]
+    photos["poza-1.jpg"] = photos["poza-7.jpg"]
+    monkeypatch.setattr(photo_watch, "PHOTOS_A_TURN", 10)
+    try:
+        await eventually(lambda: company.on()["1000"] == ("Om", "poza-7.jpg"))
+    finally:
+        photos["poza-1.jpg"] = kept
+
+
+async def test_another_photo_of_somebody_whose_photo_was_unusable_arrives_though_no_trigger_told(
+    company: Company,
+) -> None:
+    company.world.supabase.photos["rea.jpg"] = b"not a picture"
+    await company.begin_day(terminals=1)
+    person = await company.hire("Om", photo="rea.jpg")
+    await eventually(lambda: _gives(company, FAILED, 1))
+    async with company.unseen():
+        await company.set_photo(person, "poza-1.jpg")
+    await eventually(lambda: company.on().get("1000") == ("Om", "poza-1.jpg"))
+    await green(company)
+
+
+@pytest.mark.xfail(strict=True, reason="a search does not say which face a person has")
+async def test_an_older_photo_that_a_backup_brings_back_is_not_confirmed(company: Company) -> None:
+    await company.begin_day(terminals=1)
+    people = await staff(company)
+    company.back_up(0)
+    await company.set_photo(people[1], "poza-7.jpg")
+    await green(company)
+    company.give_back(0)
+    given_back_at = await now(company)
+    await eventually(lambda: _confirmed_since(company, given_back_at))
+    assert company.on()["1001"] == ("Om1", "poza-7.jpg")
+
+
+# Terminals that cannot be asked
+
+
+async def test_a_terminal_that_refuses_to_list_everybody_is_left_in_peace(
+    company: Company, habits: set[str]
+) -> None:
+    habits.add("unlisted")
+    company.verify_every(3600.0)
+    await company.begin_day(terminals=1)
+    await staff(company)
+    await company.run("update hikvision_sync.terminals set verify_began_at = null")
+    began = "select count(verify_began_at) from hikvision_sync.terminals"
+    await eventually(lambda: _gives(company, began, 1))
+    [row] = await company.run("select reachable, why_not from hikvision_sync_status()")
+    assert (row["reachable"], row["why_not"]) == (True, None)
+
+
+async def test_nobody_is_in_step_where_a_terminal_cannot_say_so(
+    company: Company, habits: set[str]
+) -> None:
+    habits.add("unable")
+    company.verify_every(3600.0)
+    await company.begin_day(terminals=1)
+    await company.hire("Om", photo="poza-1.jpg")
+    await eventually(lambda: company.on().get("1000") == ("Om", "poza-1.jpg"))
+    await nothing_left(company)
+    [row] = await company.run("select in_step, unknown, failed from hikvision_sync_status()")
+    assert row == {"in_step": 0, "unknown": 1, "failed": 0}
+
+
 # The hardware behind a row
 
 
@@ -239,6 +342,9 @@ async def test_a_terminal_entered_anew_after_somebody_left_lets_them_in_no_more(
     await company.add_terminal(0)
     await green(company)
     assert set(company.on(0)) == {"1001", "1002", "1003"}
+
+
+FAILED = "select failed from hikvision_sync_status()"
 
 
 async def _gives(company: Company, query: str, value: object) -> bool:

@@ -6,7 +6,9 @@ github.com/supabase/storage, `src/internal/errors`.
 
 import hashlib
 import mimetypes
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +20,18 @@ from receiver.sandbox.supabase.bodies import read_body
 BUCKET = "pontaj-photos"
 
 
+class Files(dict[str, bytes]):
+    """Files by name; `changed_at` says when each was last written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed_at: dict[str, float] = {}
+
+    def __setitem__(self, name: str, body: bytes) -> None:
+        self.changed_at[name] = time.time()
+        super().__setitem__(name, body)
+
+
 class Storage:
     """The bucket `pontaj-photos`; `photos` maps a file's name to its bytes.
 
@@ -26,7 +40,7 @@ class Storage:
 
     def __init__(self, identify: Callable[[Request], Caller]) -> None:
         self._identify = identify
-        self.photos: dict[str, bytes] = {}
+        self.photos = Files()
         self.public = True
 
     async def public_object(self, request: Request) -> Response:
@@ -75,7 +89,9 @@ class Storage:
             return Response(status_code=304, headers={"ETag": etag})
         media_type, _ = mimetypes.guess_type(name)
         media_type = media_type or "application/octet-stream"
-        return Response(photo, media_type=media_type, headers={"ETag": etag})
+        changed_at = formatdate(self.photos.changed_at.get(name, 0.0), usegmt=True)
+        headers = {"ETag": etag, "Last-Modified": changed_at}
+        return Response(photo, media_type=media_type, headers=headers)
 
 
 def _refused(status: int, error: str, message: str) -> Response:
