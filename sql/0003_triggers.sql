@@ -179,16 +179,17 @@ begin
             from (select null::text as id) missing cross join old_rows old_row
             cross join lateral (select id::text as id from (select old_row.*) found) read;
         else
-            with missing as (
-                select null::text as id, null::text as nume, null::text as prenume,
-                       null::text as nume_complet, null::text as status
-            ), new_one as (
-                select read.* from missing cross join new_rows new_row cross join lateral (
+            with new_one as (
+                select read.* from (select null::text as id, null::text as nume, null::text as prenume,
+                             null::text as nume_complet, null::text as status) missing
+                cross join new_rows new_row cross join lateral (
                     select id::text as id, row(nume::text, prenume::text, nume_complet::text,
                                                status::text) as told
                     from (select new_row.*) found) read
             ), old_one as (
-                select read.* from missing cross join old_rows old_row cross join lateral (
+                select read.* from (select null::text as id, null::text as nume, null::text as prenume,
+                             null::text as nume_complet, null::text as status) missing
+                cross join old_rows old_row cross join lateral (
                     select id::text as id, row(nume::text, prenume::text, nume_complet::text,
                                                status::text) as told
                     from (select old_row.*) found) read
@@ -242,16 +243,17 @@ begin
                        jsonb_build_object('id', id::text, 'angajat_id', angajat_id::text) as record
                 from (select old_row.*) found) read;
         else
-            with missing as (
-                select null::text as id, null::text as angajat_id, null::text as employee_no,
-                       null::text as foto_fata_url
-            ), new_one as (
-                select read.* from missing cross join new_rows new_row cross join lateral (
+            with new_one as (
+                select read.* from (select null::text as id, null::text as angajat_id,
+                             null::text as employee_no, null::text as foto_fata_url) missing
+                cross join new_rows new_row cross join lateral (
                     select id::text as id, angajat_id::text as whose,
                            row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
                     from (select new_row.*) found) read
             ), old_one as (
-                select read.* from missing cross join old_rows old_row cross join lateral (
+                select read.* from (select null::text as id, null::text as angajat_id,
+                             null::text as employee_no, null::text as foto_fata_url) missing
+                cross join old_rows old_row cross join lateral (
                     select id::text as id, angajat_id::text as whose,
                            row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
                     from (select old_row.*) found) read
