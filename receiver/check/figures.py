@@ -161,7 +161,10 @@ def verification(figures: Figures, *, verify_s: float) -> Finding:
     if figures["going_on"]:
         return Finding(what=what, fault=None, note="it is being asked for everybody")
     if found is None:
-        return Finding(what=what, fault=None, note="it was not asked for everybody yet")
+        words = "it was not asked for everybody yet"
+        if figures["confirmed_s"] is None:
+            words += ", or cannot be asked: what is done there is believed, and nobody is confirmed"
+        return Finding(what=what, fault=None, note=words)
     put_right = found["different"] + found["missing"]
     words = (
         f"asked for everybody {duration(figures['verified_s'])} ago: {found['persons']:,} there, "

@@ -7,7 +7,8 @@ over.
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
@@ -116,47 +117,30 @@ class Pushes:
         except TerminalError as error:
             return await self._could_not_ask(visit, pairs, employees, error)
         pushes: list[Push] = []
-        try:
-            await self._push_all(visit, pairs, employees, asked, asked_at, watcher, pushes)
+        with _told(watcher, pushes):
+            owners: dict[str, UUID] = {}
+            for pair in pairs:
+                pair = replace(pair, held=_without(owners, pair))  # noqa: PLW2901
+                employee = employees[pair.employee_id]
+                outcome = already_so(employee, pair.held, self._policy, asked)
+                if outcome is not None:
+                    push = Push(
+                        pair=pair, employee=employee, outcome=outcome, confirmed_at=asked_at
+                    )
+                else:
+                    pair = await _wanted(visit, pair)  # noqa: PLW2901
+                    if watcher is not None:  # HR may have edited since the page was read
+                        employee = await watcher.employee(employee.id)
+                    held = corrected(employee, pair.held, asked)
+                    push = await self.push(visit, replace(pair, held=held), employee)
+                if push.outcome.held.employee_no is not None:
+                    owners[push.outcome.held.employee_no] = pair.employee_id
+                pushes.append(push)
+                if watcher is not None:
+                    watcher.reached(push)
+                if outcome is None and await _ends(visit, pushes, watcher):
+                    break
             return await self.settle(visit, pushes)
-        except ReceiverError as error:
-            if watcher is not None:
-                for push in pushes:
-                    if push.confirmed_at is None:
-                        watcher.reached(replace(push, outcome=_unrecorded(push, error)))
-            raise
-
-    async def _push_all(  # noqa: PLR0913, PLR0917 - what `serve` knows
-        self,
-        visit: Visit,
-        pairs: Sequence[Pair],
-        employees: Mapping[UUID, Employee],
-        asked: Mapping[str, Found | None],
-        asked_at: float,
-        watcher: Watcher | None,
-        pushes: list[Push],
-    ) -> None:
-        """Append a push for each pair, in order, until the visit or the watcher ends it."""
-        owners: dict[str, UUID] = {}
-        for pair in pairs:
-            pair = replace(pair, held=_without(owners, pair))  # noqa: PLW2901
-            employee = employees[pair.employee_id]
-            outcome = already_so(employee, pair.held, self._policy, asked)
-            if outcome is not None:
-                push = Push(pair=pair, employee=employee, outcome=outcome, confirmed_at=asked_at)
-            else:
-                pair = await _wanted(visit, pair)  # noqa: PLW2901
-                if watcher is not None:  # HR may have edited since the page was read
-                    employee = await watcher.employee(employee.id)
-                held = corrected(employee, pair.held, asked)
-                push = await self.push(visit, replace(pair, held=held), employee)
-            if push.outcome.held.employee_no is not None:
-                owners[push.outcome.held.employee_no] = pair.employee_id
-            pushes.append(push)
-            if watcher is not None:
-                watcher.reached(push)
-            if outcome is None and await _ends(visit, pushes, watcher):
-                break
 
     async def push(self, visit: Visit, pair: Pair, employee: Employee, *, how: Sync = sync) -> Push:
         """Push one pair; `settle` it afterwards."""
@@ -261,10 +245,18 @@ class Pushes:
         return await self.settle(visit, [push])
 
 
-def _unrecorded(push: Push, error: ReceiverError) -> Outcome:
-    """Return the outcome of a push that could not be asked back and recorded."""
-    words = f"It could not be recorded, and is pushed again: {error.message}"
-    return Outcome(status="fatal", step="person", message=words, held=push.pair.held)
+@contextmanager
+def _told(watcher: Watcher | None, pushes: Sequence[Push]) -> Iterator[None]:
+    """Tell the watcher of what was pushed and could not be asked back or recorded."""
+    try:
+        yield
+    except ReceiverError as error:
+        for push in pushes:
+            if watcher is not None and push.confirmed_at is None:
+                words = f"It could not be recorded, and is pushed again: {error.message}"
+                outcome = Outcome(status="fatal", step="person", message=words, held=push.pair.held)
+                watcher.reached(replace(push, outcome=outcome))
+        raise
 
 
 def _without(owners: Mapping[str, UUID], pair: Pair) -> Held:

@@ -213,28 +213,10 @@ async def _sync_person(
     if not noted:
         # A person whom the terminal has under this number may have another person's face.
         held = replace(held, employee_no=employee_no, photo=await intend(employee_no))
-    photo = held.photo
-    try:
-        if photo == ANOTHERS_PHOTO:
-            if await terminal.persons.add(employee_no, employee.name):
-                was_there = False
-            else:
-                try:
-                    photo = await _make_face_theirs(terminal, employee, employee_no)
-                except TerminalError as error:
-                    return _not_let_in(employee_no, error, held)
-                was_there = await terminal.persons.put(
-                    employee_no, employee.name, expected_there=True
-                )
-        else:
-            was_there = await terminal.persons.put(
-                employee_no, employee.name, expected_there=expected_there
-            )
-    except TerminalError as error:
-        return _person_failed(error, held)  # the terminal may hold them all the same
-    # A person who was there, and of whom the ledger knew nothing, may have anybody's face.
-    photo = photo if was_there else None
-    held = replace(held, photo=photo)
+    put = await _put_person(terminal, employee, employee_no, held, expected_there=expected_there)
+    if isinstance(put, Outcome):
+        return put
+    held, photo = put, put.photo
     expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
@@ -261,6 +243,35 @@ async def _sync_person(
     return _outcome("success", "done", words, held, expected=(expected,))
 
 
+async def _put_person(
+    terminal: PersonTerminal,
+    employee: Employee,
+    employee_no: str,
+    held: Held,
+    *,
+    expected_there: bool,
+) -> Held | Outcome:
+    """Put the person there; return what is held then, or the outcome where that failed.
+
+    A person who was there, and of whom the ledger knew nothing, may have anybody's face; one whose
+    number was another's is not let in with that one's face.
+    """
+    persons, photo = terminal.persons, held.photo
+    try:
+        if photo == ANOTHERS_PHOTO:
+            if await persons.add(employee_no, employee.name):
+                return replace(held, photo=None)
+            try:
+                photo = await _make_face_theirs(terminal, employee, employee_no)
+            except TerminalError as error:
+                return _not_let_in(employee_no, error, held)
+            expected_there = True
+        was_there = await persons.put(employee_no, employee.name, expected_there=expected_there)
+    except TerminalError as error:
+        return _person_failed(error, held)  # the terminal may hold them all the same
+    return replace(held, photo=photo if was_there else None)
+
+
 async def _make_face_theirs(
     terminal: PersonTerminal, employee: Employee, employee_no: str
 ) -> str | None:
@@ -271,12 +282,28 @@ async def _make_face_theirs(
     try:
         with suppress(DataRefused, PersonAbsent):  # it has none
             await terminal.faces.remove(employee_no)
-    except NotSupported:
-        if employee.photo_url is None:
-            raise
-        await _put_face(terminal, employee_no, employee.photo_url)
-        return photo_fingerprint(employee)
-    return None
+        fault = await _fault_of_removal(terminal, employee_no)
+    except NotSupported as error:
+        fault = error
+    if fault is None:
+        return None
+    if employee.photo_url is None:
+        raise fault
+    await _put_face(terminal, employee_no, employee.photo_url)
+    return photo_fingerprint(employee)
+
+
+async def _fault_of_removal(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
+    """Return why a face may be there still; believe a terminal that cannot be asked."""
+    try:
+        there = (await terminal.persons.find([employee_no])).get(employee_no)
+    except TerminalError as error:
+        if consequence(error).asked_back == "now":
+            return None
+        raise
+    if there is None or not there.faces:
+        return None
+    return NotKept(f"The terminal answered OK, but {employee_no} has still a face there.")
 
 
 def _not_let_in(employee_no: str, error: TerminalError, held: Held) -> Outcome:

