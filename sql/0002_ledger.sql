@@ -1,6 +1,5 @@
 -- The functions of the ledger: the receiver claims pairs, records what became of them, and leases
--- terminals. Needs 0001; `record` uses 0007 besides. Safe to run again; no save of HR waits for this
--- file.
+-- terminals. Needs 0001; `record` uses 0007 besides. Safe to run again; no save of HR waits for it.
 
 begin;
 
@@ -665,7 +664,8 @@ begin
 end $$;
 
 -- Return by employee a fingerprint of what HR has of them now: an object. Empty where HR's tables
--- cannot be read, which must not keep an outcome from being recorded; without those HR does not have.
+-- cannot be read, which must not keep an outcome from being recorded; nothing of whom HR does not
+-- have.
 create or replace function hikvision_sync.fingerprints(p_employee_ids uuid[])
 returns jsonb language plpgsql stable security definer set search_path = '' as $$
 begin

@@ -96,9 +96,10 @@ end $$;
 --          (select nume::text from (select row.*) found) read
 --
 -- Without a column `nume` the inner `nume` is that of `missing`. (to_jsonb(row) would do it too, but
--- carries every wide column about, and fails a save that has a json which is no jsonb.) Where a
--- column is missing that counts, nobody can tell any more what changed: every row of the save counts
--- as an edit, and a WARNING says what to mend.
+-- carries every wide column about, and fails a save with a json that is no jsonb.) `missing` stands
+-- in each part anew: shared, it would be joined by a nested loop, which is off here, and every save
+-- would be compiled for its cost. Where a column is missing that counts, nobody can tell any more
+-- what changed: every row of the save counts as an edit, and a WARNING says what to mend.
 
 -- Warn of those columns that one of HR's tables lacks and must not, and say whether it lacks any.
 create or replace function hikvision_sync.lacks(p_table text, p_columns text[])
@@ -180,14 +181,16 @@ begin
             cross join lateral (select id::text as id from (select old_row.*) found) read;
         else
             with new_one as (
-                select read.* from (select null::text as id, null::text as nume, null::text as prenume,
+                select read.*
+                from (select null::text as id, null::text as nume, null::text as prenume,
                              null::text as nume_complet, null::text as status) missing
                 cross join new_rows new_row cross join lateral (
                     select id::text as id, row(nume::text, prenume::text, nume_complet::text,
                                                status::text) as told
                     from (select new_row.*) found) read
             ), old_one as (
-                select read.* from (select null::text as id, null::text as nume, null::text as prenume,
+                select read.*
+                from (select null::text as id, null::text as nume, null::text as prenume,
                              null::text as nume_complet, null::text as status) missing
                 cross join old_rows old_row cross join lateral (
                     select id::text as id, row(nume::text, prenume::text, nume_complet::text,
@@ -244,14 +247,16 @@ begin
                 from (select old_row.*) found) read;
         else
             with new_one as (
-                select read.* from (select null::text as id, null::text as angajat_id,
+                select read.*
+                from (select null::text as id, null::text as angajat_id,
                              null::text as employee_no, null::text as foto_fata_url) missing
                 cross join new_rows new_row cross join lateral (
                     select id::text as id, angajat_id::text as whose,
                            row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
                     from (select new_row.*) found) read
             ), old_one as (
-                select read.* from (select null::text as id, null::text as angajat_id,
+                select read.*
+                from (select null::text as id, null::text as angajat_id,
                              null::text as employee_no, null::text as foto_fata_url) missing
                 cross join old_rows old_row cross join lateral (
                     select id::text as id, angajat_id::text as whose,
@@ -429,8 +434,8 @@ begin
           and (ours.tgname is null or ours.tgenabled not in ('O', 'A'))
     ), faults as (
         select format('saves in %s are not heard, because it has no trigger %s: run '
-                      'sql/0003_triggers.sql',
-                      missing.relation, string_agg('hikvision_sync_' || missing.trigger, ', ')) as words
+                      'sql/0003_triggers.sql', missing.relation,
+                      string_agg('hikvision_sync_' || missing.trigger, ', ')) as words
         from missing where missing.tgname is null group by missing.relation
         union all
         select format('saves in %1$s are not heard, because a trigger is not enabled: alter table '
