@@ -168,7 +168,8 @@ begin
             when lost.now is null then
                 'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename '
                 'column <its new name> to %2$s); if it was dropped, add and fill it in one '
-                'transaction (alter table public.%1$s add column %2$s %3$s)'
+                'transaction (alter table public.%1$s add column %2$s %3$s; update public.%1$s set '
+                '%2$s = <its value>)'
             else
                 'public.%1$s has no column %2$s: rename it back (alter table public.%1$s rename '
                 'column %4$I to %2$s)'
@@ -185,11 +186,14 @@ begin
         union all
         select 1, wrong.table_name, 4, format(
             'public.%1$s.%2$s is %3$s and must be %4$s: alter table public.%1$s alter column %2$s '
-            'type %5$s using %6$s', wrong.table_name, wrong.column_name, wrong.type,
-            array_to_string(wrong.kinds, ' or '), wrong.kinds[1],
-            case when wrong.column_name = 'status' and wrong.kind <> 'character'
-                 then 'case when <they may pass> then ''activ'' else ''inactiv'' end'
-                 else wrong.column_name || '::' || wrong.kinds[1] end)
+            'type %5$s', wrong.table_name, wrong.column_name, wrong.type,
+            array_to_string(wrong.kinds, ' or '),
+            case when wrong.kind = 'character' and 'text' = any (wrong.kinds)
+                 then 'text using rtrim(' || wrong.column_name || ')'
+                 when wrong.column_name = 'status'
+                 then 'text using case when <they may pass> then ''activ'' else ''inactiv'' end'
+                 else wrong.kinds[1] || ' using ' || wrong.column_name || '::' || wrong.kinds[1]
+            end)
         from wrong
         union all
         select 2, '', 5, format(
@@ -245,7 +249,8 @@ create table if not exists hikvision_sync.edits (
     id          bigint generated always as identity primary key,
     employee_id uuid,                   -- angajati.id; no foreign key: deleted ones count too
     edited_at   timestamptz not null default clock_timestamp(),
-    terminal_id uuid                    -- dispozitive_pontaj.id, where employee_id is null: a fill
+    terminal_id uuid,                   -- dispozitive_pontaj.id, where employee_id is null: a fill
+    changed     boolean not null default false -- and that terminal's row was changed
 );
 
 -- Which of pg_net's requests are webhooks of ours: pg_net serves the whole project, and its answers
@@ -276,8 +281,7 @@ create table if not exists hikvision_sync.pairs (
     recorded_at     timestamptz,
     employee_no     text,               -- the number under which the terminal holds the person
     photo           text,               -- fingerprint of the photo that the terminal holds, or why
-                                        -- it is not known: `unknown`, `not there`, `replaced`,
-                                        -- `anothers` (their number was somebody else's there)
+                                        -- it is not known: `unknown`, `not there`, `replaced`
     leaves          boolean not null default false, -- the terminal held the person when HR last
                                                     -- said that the person may not pass any more
     confirmed_at    timestamptz,        -- when the terminal last said that it holds what is done
@@ -325,6 +329,7 @@ create table if not exists hikvision_sync.numbers (
     employee_no text not null,
     employee_id uuid not null,          -- angajati.id
     there       boolean not null default true, -- it may be on the hardware now
+    anothers    boolean not null default false, -- with the face of whoever had the number before
     primary key (hardware, employee_no)
 );
 
@@ -360,6 +365,7 @@ set local lock_timeout = '2s';
 
 alter table hikvision_sync.edits alter column employee_id drop not null;
 alter table hikvision_sync.edits add column if not exists terminal_id uuid;
+alter table hikvision_sync.edits add column if not exists changed boolean not null default false;
 
 -- The status looks for the oldest fill of a terminal among many edits.
 create index if not exists edits_fill
@@ -423,6 +429,9 @@ commit;
 
 begin;
 set local lock_timeout = '2s';
+
+alter table hikvision_sync.numbers
+    add column if not exists anothers boolean not null default false;
 
 -- claim and record look for the numbers of one person on a piece of hardware.
 create index if not exists numbers_owner on hikvision_sync.numbers (hardware, employee_id);

@@ -3,6 +3,16 @@
 
 begin;
 
+-- Note that rows of HR's terminals were changed: the reason for a rest may be gone, and other
+-- hardware may stand at another address.
+create or replace function hikvision_sync.terminals_changed(p_terminal_ids uuid[])
+returns void language sql security definer set search_path = '' as $$
+    update hikvision_sync.terminals terminal set
+        changed_at = clock_timestamp(), failures = 0, looked_at = '-infinity',
+        rests_until = null, rest_reason = null, login_refused = false
+    where terminal.terminal_id = any (p_terminal_ids)
+$$;
+
 -- Turn waiting edits into wanted pairs. claim and due call this.
 -- An employee's edit makes one pair with each active terminal, and one with each inactive terminal
 -- that may hold the person; the latter waits until the terminal is active. A terminal's fill makes
@@ -20,6 +30,7 @@ declare
     v_employee_ids uuid[];
     v_terminal_ids uuid[];
     v_edited_at timestamptz[];
+    v_changed_ids uuid[];
 begin
     if not exists (select from hikvision_sync.edits) then
         return;
@@ -46,8 +57,9 @@ begin
         )
         returning edit.*
     )
-    select array_agg(edit.employee_id), array_agg(edit.terminal_id), array_agg(edit.edited_at)
-        into v_employee_ids, v_terminal_ids, v_edited_at
+    select array_agg(edit.employee_id), array_agg(edit.terminal_id), array_agg(edit.edited_at),
+           array_agg(edit.terminal_id) filter (where edit.changed)
+        into v_employee_ids, v_terminal_ids, v_edited_at, v_changed_ids
         from (select * from taken union all select * from fills) edit;
     if v_edited_at is null then
         return;
@@ -56,10 +68,25 @@ begin
         select forgotten.ctid from hikvision_sync.posts forgotten
         where forgotten.posted_at < clock_timestamp() - interval '6 hours'
         for update skip locked);
-    insert into hikvision_sync.terminals (terminal_id)
-        select device.id from public.dispozitive_pontaj device
-        where device.status = 'activ' order by device.id
-        on conflict do nothing;
+    with made as (
+        insert into hikvision_sync.terminals (terminal_id)
+            select device.id from public.dispozitive_pontaj device
+            where device.status = 'activ' order by device.id
+            on conflict do nothing
+            returning terminal_id
+    )
+    -- A change of no terminal that there is could be any: one that is new is filled.
+    insert into hikvision_sync.edits (terminal_id)
+        select made.terminal_id from made
+        where exists (select from unnest(v_changed_ids) as changed(id)
+                      where changed.id not in (select device.id
+                                               from public.dispozitive_pontaj device))
+          and made.terminal_id <> all (array_remove(v_terminal_ids, null))
+          and not exists (select from hikvision_sync.edits waiting
+                          where waiting.terminal_id = made.terminal_id);
+    if v_changed_ids is not null then
+        perform hikvision_sync.terminals_changed(v_changed_ids);
+    end if;
     with edited as (
         select edit.employee_id, edit.terminal_id, min(edit.edited_at) as edited_at
         from unnest(v_employee_ids, v_terminal_ids, v_edited_at)
@@ -150,6 +177,18 @@ create or replace function hikvision_sync.other_numbers(
       and number.employee_no is distinct from p_employee_no
 $$;
 
+-- Return what is known of the photo under a pair's number on a piece of hardware. `anothers`: the
+-- number was another person's there, and the face may be too, until the pair's own is recorded.
+create or replace function hikvision_sync.known_photo(
+    p_hardware text, p_employee_id uuid, p_employee_no text, p_photo text
+) returns text language sql stable set search_path = '' as $$
+    select case when exists (
+        select from hikvision_sync.numbers number
+        where number.hardware = p_hardware and number.employee_no = p_employee_no
+          and (number.anothers or number.employee_id <> p_employee_id))
+        then 'anothers' else p_photo end
+$$;
+
 -- Return who may pass now: the active employees with a number.
 create or replace function hikvision_sync.passing()
 returns table (employee_id uuid, employee_no text)
@@ -175,6 +214,7 @@ begin
                  and receiver.seen_at > v_now - interval '10 seconds') then
         return;
     end if;
+    perform hikvision_sync.remember_columns(false);
     update hikvision_sync.receivers receiver set seen_at = v_now
         where receiver.receiver = p_receiver and receiver.policy = p_policy;
     if found then
@@ -183,7 +223,6 @@ begin
     select receiver.policy into v_policy_before
         from hikvision_sync.receivers receiver
         order by receiver.policy = p_policy, receiver.began_at desc limit 1;
-    perform hikvision_sync.remember_columns(false);
     insert into hikvision_sync.receivers (receiver, policy) values (p_receiver, p_policy)
         on conflict (receiver) do update
         set policy = excluded.policy, began_at = excluded.began_at, seen_at = excluded.seen_at;
@@ -334,7 +373,10 @@ begin
         select v_terminal.terminal_id, v_terminal.fence, v_terminal.failures, v_terminal.device,
                hikvision_sync.look_due(v_terminal, v_now, p_look_seconds),
                case when due.employee_id is null then v_verification end,
-               due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo,
+               due.employee_id, due.wanted, due.attempts, due.employee_no,
+               hikvision_sync.known_photo(
+                   hikvision_sync.hardware(v_terminal), due.employee_id, due.employee_no,
+                   due.photo),
                hikvision_sync.other_numbers(
                    hikvision_sync.hardware(v_terminal), due.employee_id, due.employee_no),
                due.in_doubt
@@ -459,31 +501,21 @@ begin
     return query select v_held, coalesce(v_replaced, false) or coalesce(v_replaced_before, false);
 end $$;
 
--- Say whether somebody else was the last to be put on a piece of hardware under this number.
-create or replace function hikvision_sync.was_anothers(
-    p_hardware text, p_employee_no text, p_employee_id uuid
-) returns boolean language sql stable set search_path = '' as $$
-    select exists (select from hikvision_sync.numbers number
-                   where number.hardware = p_hardware and number.employee_no = p_employee_no
-                     and number.employee_id <> p_employee_id)
-$$;
-
 -- Want on a terminal whoever was ever put on the hardware that is found to stand there, and say
 -- whether there is anybody. A number that somebody else has by now is theirs once it is put there
 -- for them, which comes after whoever left.
 create or replace function hikvision_sync.remember_people(
     p_terminal_id uuid, p_hardware_before text, p_hardware text, p_now timestamptz
 ) returns boolean language plpgsql security definer set search_path = '' as $$
-declare
-    v_found boolean;
 begin
     -- It had not said its serial: what was put on it since is on this hardware.
-    insert into hikvision_sync.numbers (hardware, employee_no, employee_id, there)
-        select p_hardware, number.employee_no, number.employee_id, number.there
+    insert into hikvision_sync.numbers (hardware, employee_no, employee_id, there, anothers)
+        select p_hardware, number.employee_no, number.employee_id, number.there, number.anothers
         from hikvision_sync.numbers number
         where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
         on conflict (hardware, employee_no) do update
-        set employee_id = excluded.employee_id, there = excluded.there;
+        set employee_id = excluded.employee_id, there = excluded.there,
+            anothers = excluded.anothers;
     delete from hikvision_sync.numbers number
         where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text;
     update hikvision_sync.numbers number set there = true where number.hardware = p_hardware;
@@ -506,11 +538,7 @@ begin
             next_attempt_at = p_now,
             employee_no = coalesce(pair.employee_no, excluded.employee_no),
             photo = case when pair.employee_no is null then 'unknown' else pair.photo end;
-    v_found := found;
-    update hikvision_sync.pairs pair set photo = 'anothers'
-        where pair.terminal_id = p_terminal_id and pair.photo = 'unknown'
-          and hikvision_sync.was_anothers(p_hardware, pair.employee_no, pair.employee_id);
-    return v_found;
+    return found;
 end $$;
 
 -- Lock the pairs of some employees with a terminal, and those of the people who have their numbers.
@@ -540,7 +568,8 @@ begin
         select hikvision_sync.hardware(terminal), p_employee_no, p_employee_id
         from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id
         on conflict (hardware, employee_no) do update
-        set employee_id = excluded.employee_id, there = true
+        set employee_id = excluded.employee_id, there = true,
+            anothers = number.anothers or number.employee_id <> excluded.employee_id
         where number.employee_id <> excluded.employee_id or not number.there;
 end $$;
 
@@ -558,7 +587,9 @@ create or replace function public.hikvision_sync_due(
 begin
     perform hikvision_sync.spread_edits();
     return query
-        select due.employee_id, due.wanted, due.attempts, due.employee_no, due.photo,
+        select due.employee_id, due.wanted, due.attempts, due.employee_no,
+               hikvision_sync.known_photo(
+                   hikvision_sync.hardware(terminal), due.employee_id, due.employee_no, due.photo),
                hikvision_sync.other_numbers(
                    hikvision_sync.hardware(terminal), due.employee_id, due.employee_no),
                due.in_doubt
@@ -580,7 +611,9 @@ create or replace function public.hikvision_sync_pairs(
     employee_id uuid, version bigint, attempts integer, employee_no text, photo text,
     others text[], in_doubt boolean, was_wanted boolean
 ) language sql stable security definer set search_path = '' as $$
-    select pair.employee_id, pair.wanted, pair.attempts, pair.employee_no, pair.photo,
+    select pair.employee_id, pair.wanted, pair.attempts, pair.employee_no,
+           hikvision_sync.known_photo(
+               hikvision_sync.hardware(terminal), pair.employee_id, pair.employee_no, pair.photo),
            hikvision_sync.other_numbers(
                hikvision_sync.hardware(terminal), pair.employee_id, pair.employee_no),
            pair.in_doubt, pair.wanted > pair.done
@@ -619,7 +652,9 @@ begin
                     next_attempt_at = clock_timestamp()
                 returning pair.*
         )
-        select taken.employee_id, taken.wanted, taken.attempts, taken.employee_no, taken.photo,
+        select taken.employee_id, taken.wanted, taken.attempts, taken.employee_no,
+               hikvision_sync.known_photo(
+                   leased.hardware, taken.employee_id, taken.employee_no, taken.photo),
                hikvision_sync.other_numbers(
                    leased.hardware, taken.employee_id, taken.employee_no),
                taken.in_doubt, taken.wanted > taken.done + 1
@@ -630,9 +665,9 @@ end $$;
 -- Promise: the ledger knows every person whom a call may put there, before the call is made; and
 -- from then on it believes in no photo there until one is recorded. So a receiver that dies before
 -- it records leaves no person behind who could not be removed, and no photo that passes for
--- another. Another person who had the number on this terminal has it no longer; p_photo, which the
--- ledger knows of the photo from now on, is `anothers` then until a photo is recorded, and is
--- returned: the face that is there would let that person in under the new one's number.
+-- another. Another person who had the number on this terminal has it no longer. p_photo is what the
+-- ledger believes of the photo from now on; photo is that, or `anothers` (known_photo): the face that
+-- is there would let another person in.
 create or replace function public.hikvision_sync_intend(
     p_terminal_id uuid, p_fence bigint, p_lease_seconds double precision,
     p_employee_id uuid, p_employee_no text, p_photo text
@@ -640,34 +675,30 @@ create or replace function public.hikvision_sync_intend(
 language plpgsql security definer set search_path = '' as $$
 declare
     v_held boolean;
-    v_photo text := p_photo;
-    v_hardware text;
+    v_photo text;
 begin
     select renewed.held into v_held
         from public.hikvision_sync_renew(p_terminal_id, p_fence, p_lease_seconds) renewed;
     if v_held then
         perform hikvision_sync.lock_numbers(
             p_terminal_id, array[p_employee_id], array[p_employee_no]);
-        select hikvision_sync.hardware(terminal) into v_hardware
-            from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
-        if hikvision_sync.was_anothers(v_hardware, p_employee_no, p_employee_id)
-           or exists (select from hikvision_sync.pairs pair
-                      where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id
-                        and pair.employee_no = p_employee_no and pair.photo = 'anothers') then
-            v_photo := 'anothers';
-        end if;
         perform hikvision_sync.give_number(p_terminal_id, p_employee_id, p_employee_no);
-        update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = v_photo
+        update hikvision_sync.pairs pair set employee_no = p_employee_no, photo = p_photo
         where pair.terminal_id = p_terminal_id and pair.employee_id = p_employee_id;
+        select hikvision_sync.known_photo(
+                hikvision_sync.hardware(terminal), p_employee_id, p_employee_no, p_photo)
+            into v_photo
+            from hikvision_sync.terminals terminal where terminal.terminal_id = p_terminal_id;
     end if;
     return query select v_held, v_photo;
 end $$;
 
 -- Return by employee a fingerprint of what HR has of them now: an object. Empty where HR's tables
--- cannot be read, which must not keep an outcome from being recorded; nothing of whom HR does not
--- have.
+-- cannot be read, or are locked by a migration, which must not keep an outcome from being recorded;
+-- nothing of whom HR does not have.
 create or replace function hikvision_sync.fingerprints(p_employee_ids uuid[])
-returns jsonb language plpgsql stable security definer set search_path = '' as $$
+returns jsonb language plpgsql stable security definer
+set search_path = '' set lock_timeout = '200ms' as $$
 begin
     if cardinality(p_employee_ids) = 0 then
         return '{}';
@@ -737,11 +768,14 @@ begin
             status = v_one.status, step = v_one.step, message = left(v_one.message, 500),
             refused = v_refused ->> v_one.employee_id::text,
             recorded_at = v_now,
-            confirmed_at = coalesce(v_now - make_interval(secs => v_one.confirmed_ago),
-                                    pair.confirmed_at),
+            -- Who is done otherwise than before, and not confirmed so, is not confirmed.
+            confirmed_at = case when v_one.confirmed_ago is not null
+                                then v_now - make_interval(secs => v_one.confirmed_ago)
+                                when v_one.retry_seconds is not null then pair.confirmed_at end,
             employee_no = v_one.employee_no,
             -- photo_seen says so since intend: which of the two was sent, nobody knows.
-            photo = case when pair.photo = 'replaced' and v_one.photo is not null then 'unknown'
+            photo = case when v_one.photo = 'anothers'
+                           or pair.photo = 'replaced' and v_one.photo is not null then 'unknown'
                          else v_one.photo end
         where pair.terminal_id = p_terminal_id and pair.employee_id = v_one.employee_id
           and pair.done <= v_one.version;  -- what came of an older version is not true any more
@@ -749,6 +783,11 @@ begin
             if v_one.employee_no is not null then
                 perform hikvision_sync.give_number(
                     p_terminal_id, v_one.employee_id, v_one.employee_no);
+                update hikvision_sync.numbers number set anothers = false   -- it is theirs, or none
+                where number.hardware = v_hardware and number.anothers
+                  and number.employee_no = v_one.employee_no
+                  and case when v_one.photo is null then v_one.status = 'success'
+                           else v_one.photo not in ('anothers', 'unknown', 'not there') end;
             end if;
             update hikvision_sync.numbers number set there = false
             where number.hardware = v_hardware and number.employee_id = v_one.employee_id

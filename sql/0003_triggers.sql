@@ -18,6 +18,11 @@ do $$ begin
         raise exception 'pgcrypto is not in the schema extensions: enable it there '
             '(Database, Extensions), and run this file again';
     end if;
+    if (select count(*) from hikvision_sync.files applied
+        where applied.name in ('0001_tables', '0002_ledger') and applied.version = 2) < 2 then
+        raise exception 'sql/0001_tables.sql and sql/0002_ledger.sql come first: run them, and then '
+            'this file again';      -- else its triggers would fail each save of HR
+    end if;
 end $$;
 
 -- Sign a webhook as Standard Webhooks 1.0.0 says: HMAC-SHA256 over `id.timestamp.body`, in base64.
@@ -134,7 +139,7 @@ create or replace function hikvision_sync.edited_unread(p_table text, p_sqlstate
 returns void language plpgsql security definer set search_path = '' as $$
 begin
     raise warning 'hikvision_sync: what was saved in public.% cannot be read (%), so it counts as an '
-        'edit of everybody: see hikvision_sync_unheard()', p_table, p_sqlstate;
+        'edit of everybody: see `receiver check`', p_table, p_sqlstate;
     perform hikvision_sync.everybody_edited(false);
 end $$;
 
@@ -167,10 +172,11 @@ create or replace function hikvision_sync.angajati_edited()
 returns trigger language plpgsql security definer
 set search_path = '' set enable_nestloop = off as $$
 declare
-    v_doubt boolean := hikvision_sync.lacks('angajati', '{id,nume,prenume,nume_complet,status}');
+    v_doubt boolean;
     v_ids text[];
 begin
     begin
+        v_doubt := hikvision_sync.lacks('angajati', '{id,nume,prenume,nume_complet,status}');
         if tg_op = 'INSERT' then
             select array_agg(read.id) into v_ids
             from (select null::text as id) missing cross join new_rows new_row
@@ -185,16 +191,18 @@ begin
                 from (select null::text as id, null::text as nume, null::text as prenume,
                              null::text as nume_complet, null::text as status) missing
                 cross join new_rows new_row cross join lateral (
-                    select id::text as id, row(nume::text, prenume::text, nume_complet::text,
-                                               status::text) as told
+                    select id::text as id, row(
+                               nume::text collate "C", prenume::text collate "C",
+                               nume_complet::text collate "C", status::text collate "C") as told
                     from (select new_row.*) found) read
             ), old_one as (
                 select read.*
                 from (select null::text as id, null::text as nume, null::text as prenume,
                              null::text as nume_complet, null::text as status) missing
                 cross join old_rows old_row cross join lateral (
-                    select id::text as id, row(nume::text, prenume::text, nume_complet::text,
-                                               status::text) as told
+                    select id::text as id, row(
+                               nume::text collate "C", prenume::text collate "C",
+                               nume_complet::text collate "C", status::text collate "C") as told
                     from (select old_row.*) found) read
             )
             select array_agg(coalesce(new_one.id, old_one.id)) into v_ids
@@ -225,12 +233,13 @@ create or replace function hikvision_sync.angajati_biometrie_edited()
 returns trigger language plpgsql security definer
 set search_path = '' set enable_nestloop = off as $$
 declare
-    v_doubt boolean := hikvision_sync.lacks(
-        'angajati_biometrie', '{id,angajat_id,employee_no,foto_fata_url}');
+    v_doubt boolean;
     v_ids text[];
     v_records jsonb;
 begin
     begin
+        v_doubt := hikvision_sync.lacks(
+            'angajati_biometrie', '{angajat_id,employee_no,foto_fata_url}');
         if tg_op = 'INSERT' then
             select array_agg(read.whose), jsonb_agg(read.record) into v_ids, v_records
             from (select null::text as id, null::text as angajat_id) missing
@@ -251,16 +260,18 @@ begin
                 from (select null::text as id, null::text as angajat_id,
                              null::text as employee_no, null::text as foto_fata_url) missing
                 cross join new_rows new_row cross join lateral (
-                    select id::text as id, angajat_id::text as whose,
-                           row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
+                    select coalesce(id::text, angajat_id::text) as id, angajat_id::text as whose,
+                           row(angajat_id::text, employee_no::text collate "C",
+                               foto_fata_url::text collate "C") as told
                     from (select new_row.*) found) read
             ), old_one as (
                 select read.*
                 from (select null::text as id, null::text as angajat_id,
                              null::text as employee_no, null::text as foto_fata_url) missing
                 cross join old_rows old_row cross join lateral (
-                    select id::text as id, angajat_id::text as whose,
-                           row(angajat_id::text, employee_no::text, foto_fata_url::text) as told
+                    select coalesce(id::text, angajat_id::text) as id, angajat_id::text as whose,
+                           row(angajat_id::text, employee_no::text collate "C",
+                               foto_fata_url::text collate "C") as told
                     from (select old_row.*) found) read
             )
             select array_agg(new_one.whose) || array_agg(old_one.whose),
@@ -310,16 +321,17 @@ end $$;
 -- gone: the terminal is tried again at once, also when a receiver is just finding the old values
 -- wrong. It is asked which hardware it is, because other hardware may stand at a changed address.
 create or replace function hikvision_sync.dispozitiv_changed()
-returns trigger language plpgsql security definer set search_path = '' as $$
+returns trigger language plpgsql security definer
+set search_path = '' set lock_timeout = '200ms' as $$
 declare
     c_uuid constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
     v_new jsonb := '{}';
     v_old jsonb := '{}';
-    v_doubt boolean := hikvision_sync.lacks(
-        'dispozitive_pontaj', '{id,ip_address,port,username,password_encrypted,status}');
-    v_fill boolean := false;
+    v_doubt boolean;
 begin
     begin
+        v_doubt := hikvision_sync.lacks(
+            'dispozitive_pontaj', '{id,ip_address,port,username,password_encrypted,status}');
         v_new := to_jsonb(new);
         v_old := case when tg_op = 'UPDATE' then to_jsonb(old) else '{}' end;
     exception when others then    -- a json that is no jsonb: nothing can be read
@@ -334,96 +346,116 @@ begin
        and tg_op = 'UPDATE' then
         return null;
     end if;
-    if v_new ->> 'id' ~ c_uuid is not true then    -- it could be any
-        insert into hikvision_sync.edits (terminal_id)
-            select terminal.terminal_id from hikvision_sync.terminals terminal
+    if v_new ->> 'id' ~ c_uuid is not true then    -- it could be any, or one that is not known yet
+        insert into hikvision_sync.edits (terminal_id, changed)
+            select terminal.terminal_id, true from hikvision_sync.terminals terminal
             where not exists (select from hikvision_sync.edits waiting
-                              where waiting.terminal_id = terminal.terminal_id);
+                              where waiting.terminal_id = terminal.terminal_id)
+            union all select gen_random_uuid(), true;
         return null;
     end if;
     begin
-        update hikvision_sync.terminals terminal set
-            changed_at = clock_timestamp(), failures = 0, looked_at = '-infinity',
-            rests_until = null, rest_reason = null, login_refused = false
-        where terminal.terminal_id = (v_new ->> 'id')::uuid;
-    exception when serialization_failure then
-        -- A receiver wrote that row since this transaction (repeatable read) began. The terminal's
-        -- rest ends by itself, and it is filled: that asks it, with the new values.
-        v_fill := true;
+        perform hikvision_sync.terminals_changed(array[(v_new ->> 'id')::uuid]);
+    exception when serialization_failure or lock_not_available or deadlock_detected then
+        -- A receiver wrote that row since this transaction (repeatable read) began, or writes it now
+        -- and waits for a table that this transaction has locked. It is noted by whoever fills it.
+        insert into hikvision_sync.edits (terminal_id, changed)
+            values ((v_new ->> 'id')::uuid, true);
+        return null;
     end;
-    if v_fill or not v_new ? 'status'
+    if not v_new ? 'status'
        or v_new ->> 'status' = 'activ' and v_old ->> 'status' is distinct from 'activ' then
         insert into hikvision_sync.edits (terminal_id) values ((v_new ->> 'id')::uuid);
     end if;
     return null;
 end $$;
 
+-- Return one of HR's tables and those whose rows are read with it, the table first.
+create or replace function hikvision_sync.family(p_table text)
+returns table (relation regclass, relkind "char", relispartition boolean)
+language sql stable set search_path = '' as $$
+    with recursive family as (
+        select to_regclass('public.' || p_table)::oid as oid
+        union
+        select child.inhrelid from pg_catalog.pg_inherits child
+        join family on family.oid = child.inhparent
+    )
+    select class.oid::regclass, class.relkind, class.relispartition
+    from family join pg_catalog.pg_class class on class.oid = family.oid
+    where class.relpersistence <> 't'    -- a session's own
+$$;
+
 -- Make the triggers of one of HR's tables, and of those that inherit from it or are its partitions:
--- what is saved there is read with the table, and fires its own triggers alone.
+-- what is saved there is read with the table, and fires its own triggers alone. A child that takes
+-- none is warned of, and unheard names it.
 -- Postgres allows only one event, and no list of columns, for a trigger with transition tables. So
 -- each table has a trigger for each event, and the functions compare the columns.
 create or replace function hikvision_sync.listen(p_table text)
 returns void language plpgsql set search_path = '' as $$
 declare
-    v_table regclass;
-    v_event text[];
+    v_child record;
 begin
-    for v_table in select family.relation from hikvision_sync.family(p_table) family loop
-        if p_table = 'dispozitive_pontaj' then
-            foreach v_event slice 1 in array array[['inserted', 'insert'], ['changed', 'update']]
-            loop    -- a partition has its table's row triggers
-                if not (select class.relispartition from pg_catalog.pg_class class
-                        where class.oid = v_table) then
-                    execute format(
-                        'create or replace trigger hikvision_sync_%s after %s on %s for each row '
-                        'execute function hikvision_sync.dispozitiv_changed()',
-                        v_event[1], v_event[2], v_table);
-                end if;
-            end loop;
-            continue;
-        end if;
-        foreach v_event slice 1 in array array[
-            ['inserted', 'insert', 'referencing new table as new_rows'],
-            ['updated', 'update', 'referencing old table as old_rows new table as new_rows'],
-            ['deleted', 'delete', 'referencing old table as old_rows']]
-        loop
-            execute format(
-                'create or replace trigger hikvision_sync_%s after %s on %s %s for each statement '
-                'execute function hikvision_sync.%I()',
-                v_event[1], v_event[2], v_table, v_event[3], p_table || '_edited');
-        end loop;
-        execute format(
-            'create or replace trigger hikvision_sync_truncated after truncate on %s for each '
-            'statement execute function hikvision_sync.truncated(%L)', v_table, p_table);
+    perform hikvision_sync.listen_to(p_table, to_regclass('public.' || p_table));
+    for v_child in
+        select family.* from hikvision_sync.family(p_table) family
+        where family.relation <> to_regclass('public.' || p_table)
+    loop
+        begin
+            if p_table <> 'dispozitive_pontaj' or not v_child.relispartition then
+                perform hikvision_sync.listen_to(p_table, v_child.relation);
+            end if;     -- a partition has its table's row triggers
+        exception when wrong_object_type or insufficient_privilege then
+            raise warning 'hikvision_sync: % takes no trigger (%): what is saved there is not heard',
+                v_child.relation, sqlerrm;
+        end;
     end loop;
 end $$;
 
--- Return one of HR's tables and those whose rows are read with it, the table first.
-create or replace function hikvision_sync.family(p_table text)
-returns table (relation regclass) language sql stable set search_path = '' as $$
-    with recursive family as (
-        select class.oid from pg_catalog.pg_class class
-        where class.oid = to_regclass('public.' || p_table)
-        union
-        select child.inhrelid from pg_catalog.pg_inherits child
-        join family on family.oid = child.inhparent
-    )
-    select family.oid::regclass from family
-$$;
+create or replace function hikvision_sync.listen_to(p_table text, p_relation regclass)
+returns void language plpgsql set search_path = '' as $$
+declare
+    v_event text[];
+begin
+    if p_table = 'dispozitive_pontaj' then
+        foreach v_event slice 1 in array array[['inserted', 'insert'], ['changed', 'update']] loop
+            execute format(
+                'create or replace trigger hikvision_sync_%s after %s on %s for each row '
+                'execute function hikvision_sync.dispozitiv_changed()',
+                v_event[1], v_event[2], p_relation);
+        end loop;
+        return;
+    end if;
+    foreach v_event slice 1 in array array[
+        ['inserted', 'insert', 'referencing new table as new_rows'],
+        ['updated', 'update', 'referencing old table as old_rows new table as new_rows'],
+        ['deleted', 'delete', 'referencing old table as old_rows']]
+    loop
+        execute format(
+            'create or replace trigger hikvision_sync_%s after %s on %s %s for each statement '
+            'execute function hikvision_sync.%I()',
+            v_event[1], v_event[2], p_relation, v_event[3], p_table || '_edited');
+    end loop;
+    execute format(
+        'create or replace trigger hikvision_sync_truncated after truncate on %s for each '
+        'statement execute function hikvision_sync.truncated(%L)', p_relation, p_table);
+end $$;
 
--- Say why some edits of HR's tables are not heard, and what mends it; null: all are.
-create or replace function public.hikvision_sync_unheard()
+-- Say why some edits of HR's tables are not heard, and what mends it; null: all are. p_all: also
+-- those that are not made through the tables themselves. Of a partition nothing is said: what is
+-- saved through its table is heard.
+create or replace function public.hikvision_sync_unheard(p_all boolean)
 returns text language plpgsql stable security definer set search_path = '' as $$
 begin
     return (
     with members as (
-        select listened.name, family.relation, class.relkind
+        select listened.name, family.*,
+               family.relation = to_regclass('public.' || listened.name) as is_itself
         from unnest(array['angajati', 'angajati_biometrie', 'dispozitive_pontaj'])
              as listened(name)
         cross join lateral hikvision_sync.family(listened.name) family
-        join pg_catalog.pg_class class on class.oid = family.relation
-    ), missing as (
-        select members.relation, ours.tgname, expected.name as trigger
+    ), expected as (
+        select members.relation, 'hikvision_sync_' || expected.name as trigger,
+               ours.tgname is not null as is_there
         from members
         cross join lateral unnest(
             case members.name when 'dispozitive_pontaj' then array['inserted', 'changed']
@@ -431,19 +463,28 @@ begin
         left join pg_catalog.pg_trigger ours
             on ours.tgrelid = members.relation and ours.tgname = 'hikvision_sync_' || expected.name
         where members.relkind in ('r', 'p')
+          and (members.is_itself or p_all and not members.relispartition)
           and (ours.tgname is null or ours.tgenabled not in ('O', 'A'))
     ), faults as (
         select format('saves in %s are not heard, because it has no trigger %s: run '
-                      'sql/0003_triggers.sql', missing.relation,
-                      string_agg('hikvision_sync_' || missing.trigger, ', ')) as words
-        from missing where missing.tgname is null group by missing.relation
+                      'sql/0003_triggers.sql, and then select * from hikvision_sync_want(null)',
+                      expected.relation, string_agg(expected.trigger, ', ')) as words
+        from expected where not expected.is_there group by expected.relation
         union all
         select format('saves in %1$s are not heard, because a trigger is not enabled: alter table '
-                      '%1$s enable trigger %2$s', missing.relation, missing.tgname)
-        from missing where missing.tgname is not null
+                      '%1$s enable trigger %2$s', expected.relation, expected.trigger)
+        from expected where expected.is_there
         union all
         select format('saves in %s are not heard, because it is no table', members.relation)
-        from members where members.relkind not in ('r', 'p')
+        from members
+        where members.relkind not in ('r', 'p') and (members.is_itself or p_all)
+        union all
+        select format('saves in %s are not heard, because it has a rule: drop rule %I on %1$s',
+                      members.relation, rule.rulename)
+        from members
+        join pg_catalog.pg_rewrite rule
+            on rule.ev_class = members.relation and rule.ev_type in ('2', '3', '4')
+        where members.relkind in ('r', 'p') and p_all
         union all
         select format('changes of %s.%s are not heard, because it is a virtual column: make it a '
                       'stored one', members.relation, attribute.attname)
@@ -453,6 +494,7 @@ begin
             on attribute.attrelid = members.relation
                and attribute.attname = counting.column_name
                and not attribute.attisdropped and attribute.attgenerated = 'v'
+        where p_all
     )
     select string_agg(faults.words, '; ' order by faults.words) from faults);
 end $$;

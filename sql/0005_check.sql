@@ -248,7 +248,7 @@ begin
             return query select 'webhook_secret', 'signing failed: ' || sqlstate, null::text;
         end;
     end if;
-    return query select 'triggers', public.hikvision_sync_unheard(), null::text;
+    return query select 'triggers', public.hikvision_sync_unheard(true), null::text;
     select count(*) into v_count
         from public.dispozitive_pontaj device where device.status = 'activ';
     return query select 'terminals', case when v_count = 0

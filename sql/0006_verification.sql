@@ -13,7 +13,9 @@ create or replace function public.hikvision_sync_owners(
     employee_no text, photo text, others text[]
 ) language sql stable security definer set search_path = '' set row_security = off as $$
     select owner.employee_no, owner.employee_id, coalesce(pair.wanted, 0),
-           coalesce(pair.wanted > pair.done, false), pair.status, pair.employee_no, pair.photo,
+           coalesce(pair.wanted > pair.done, false), pair.status, pair.employee_no,
+           hikvision_sync.known_photo(
+               hikvision_sync.hardware(terminal), owner.employee_id, pair.employee_no, pair.photo),
            hikvision_sync.other_numbers(
                hikvision_sync.hardware(terminal), owner.employee_id, pair.employee_no)
     from hikvision_sync.terminals terminal

@@ -32,6 +32,7 @@ end $$;
 create or replace function public.hikvision_sync_employees(p_ids uuid[])
 returns jsonb language plpgsql stable security definer
 set search_path = '' set row_security = off as $$
+#variable_conflict use_variable
 begin
     perform hikvision_sync.require('angajati', 'angajati_biometrie');
     return (
@@ -58,7 +59,7 @@ begin
                        nume_complet::text as nume_complet, status::text as status
                 from (select employee.*) found) read
             where employee.id = any (p_ids)
-            order by employee.id, read.status = 'activ' desc, read.nume, read.prenume
+            order by employee.id, (read.status = 'activ') is true desc, read.nume, read.prenume
         )
         select coalesce(jsonb_agg(jsonb_build_object(
             'id', employees.employee_id,
@@ -77,6 +78,7 @@ end $$;
 create or replace function public.hikvision_sync_everybody(p_after uuid, p_limit integer)
 returns jsonb language plpgsql stable security definer
 set search_path = '' set row_security = off as $$
+#variable_conflict use_variable
 begin
     perform hikvision_sync.require('angajati', 'angajati_biometrie');
     return public.hikvision_sync_employees(array(
@@ -90,6 +92,7 @@ end $$;
 create or replace function public.hikvision_sync_active(p_after uuid, p_limit integer)
 returns jsonb language plpgsql stable security definer
 set search_path = '' set row_security = off as $$
+#variable_conflict use_variable
 begin
     perform hikvision_sync.require('angajati');
     return (
@@ -107,6 +110,7 @@ end $$;
 create or replace function public.hikvision_sync_terminals(p_ids uuid[])
 returns jsonb language plpgsql stable security definer
 set search_path = '' set row_security = off as $$
+#variable_conflict use_variable
 begin
     perform hikvision_sync.require('dispozitive_pontaj');
     return (

@@ -11,6 +11,25 @@
 begin;
 set local lock_timeout = '2s';
 
+do $$    -- on tables that inherit from HR's, or are partitions: few, and locked after one another
+declare
+    v_trigger record;
+begin
+    for v_trigger in
+        select ours.tgrelid::regclass as relation, ours.tgname from pg_trigger ours
+        join pg_inherits child on child.inhrelid = ours.tgrelid
+        where ours.tgname like 'hikvision\_sync\_%' and ours.tgparentid = 0
+        order by ours.tgrelid, ours.tgname
+    loop
+        execute format('drop trigger %I on %s', v_trigger.tgname, v_trigger.relation);
+    end loop;
+end $$;
+
+commit;
+
+begin;
+set local lock_timeout = '2s';
+
 drop trigger if exists hikvision_sync_inserted on public.angajati;
 drop trigger if exists hikvision_sync_updated on public.angajati;
 drop trigger if exists hikvision_sync_deleted on public.angajati;
@@ -37,6 +56,7 @@ drop trigger if exists hikvision_sync_changed on public.dispozitive_pontaj;
 commit;
 
 begin;
+set local lock_timeout = '2s';
 
 do $$
 declare

@@ -77,8 +77,8 @@ class Ledger:
             raise SqlOutdated(sql_version.not_ours(found))
 
     async def unheard(self) -> str | None:
-        """Return why some of HR's edits are not heard, in words; None: all are."""
-        words = await answer(self._client.rpc("hikvision_sync_unheard", {}))
+        """Return why edits that HR makes in its tables are not heard, in words; None: they are."""
+        words = await answer(self._client.rpc("hikvision_sync_unheard", {"p_all": False}))
         return None if words is None else str(words)
 
     async def claim(self, *, lease_s: float, limit: int) -> Claim | None:

@@ -22,6 +22,7 @@ from receiver.core.errors import (
 from receiver.core.logs import get_logger
 from receiver.core.models import (
     Employee,
+    Expected,
     Found,
     Held,
     LeaverPolicy,
@@ -31,10 +32,19 @@ from receiver.core.models import (
 )
 from receiver.sync import read_back
 from receiver.sync.consequences import consequence, decide, is_unanswering
-from receiver.sync.rules import UNKNOWN_PHOTO, Intend, photo_fingerprint, sync, sync_photo
+from receiver.sync.rules import (
+    ANOTHERS_PHOTO,
+    UNKNOWN_PHOTO,
+    Intend,
+    expected_of,
+    photo_fingerprint,
+    sync,
+    sync_photo,
+)
 from receiver.sync.verdict import (
     already_so,
     corrected,
+    differences,
     judged,
     not_yet_gone,
     numbers_to_ask,
@@ -146,6 +156,8 @@ class Pushes:
         """Push one pair; `settle` it afterwards."""
         answered = visit.client.calls.answered
         number, photo = pair.held.employee_no, UNKNOWN_PHOTO
+        if pair.held.photo == ANOTHERS_PHOTO:
+            photo = ANOTHERS_PHOTO
 
         async def intend(employee_no: str) -> str:
             nonlocal number, photo
@@ -192,7 +204,12 @@ class Pushes:
                     id_ = str(visit.terminal_id)
                     log.info("not_read_back", terminal_id=id_, reason=error.message)
         # A number that one employee gave up and another got in the same visit is the other's now.
-        got = {push.outcome.held.employee_no: push.employee.id for push in pushes}
+        got = {
+            e.employee_no: push.employee.id
+            for push in pushes
+            for e in push.outcome.expected
+            if e.may_pass is not False
+        }
         settled: list[Push] = []
         recorded: list[Recorded] = []
         for push in pushes:
@@ -211,11 +228,9 @@ class Pushes:
             is_unread = unread and bool(push.outcome.expected)
             # Its word is not enough; or a part was pushed, and the whole is still wanted.
             still_wanted = is_unread or (push.how is sync_photo and push.pair.was_wanted)
-            in_part = push.how is sync_photo  # name and window were not judged
             confirmed_at = push.confirmed_at
-            if found is not None and push.outcome.expected and not in_part:
-                said = all(tells(e, found.get(e.employee_no)) for e in mine)
-                confirmed_at = said_at if said and outcome.status == "success" else None
+            if found is not None and mine and outcome.status == "success":
+                confirmed_at = said_at if _said(push, mine, found) else None
             retry_s = _retry_s(visit, push.pair, outcome, still_wanted=still_wanted)
             recorded.append(
                 Recorded(
@@ -257,6 +272,17 @@ def _told(watcher: Watcher | None, pushes: Sequence[Push]) -> Iterator[None]:
                 outcome = Outcome(status="fatal", step="person", message=words, held=push.pair.held)
                 watcher.reached(replace(push, outcome=outcome))
         raise
+
+
+def _said(push: Push, mine: Sequence[Expected], found: Mapping[str, Found]) -> bool:
+    """Return whether a terminal that was asked back said all that makes a pair in step."""
+    number = push.outcome.held.employee_no
+    if push.how is sync_photo and number:  # name and window were not pushed, and not judged
+        mine = [expected_of(push.employee, number)]
+    return not any(
+        differences(e, found.get(e.employee_no)) or not tells(e, found.get(e.employee_no))
+        for e in mine
+    )
 
 
 def _without(owners: Mapping[str, UUID], pair: Pair) -> Held:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from receiver.core.errors import (
     AnswerUnexplained,
@@ -42,9 +43,11 @@ NOT_THERE = "not there"
 ANOTHERS_PHOTO = "anothers"
 """In place of a fingerprint: the number was another person's there, and so is the face, perhaps."""
 
-BUSY_FACE_PAUSES_S = (0.5, 1.0, 2.0)
+BUSY_PAUSES_S = (0.5, 1.0, 2.0)
 """Before a face is sent again to a busy terminal, on top of the pause between calls: a terminal
 makes a model of one face at a time, which takes it seconds (SK, CH)."""
+
+T = TypeVar("T")
 
 SIGNED = re.compile(r"(/storage/v1/(?:object|render/image)/sign/[^?]*)\?.*", re.DOTALL)
 """A URL that Supabase's storage has signed: its query is the signature, and new each time."""
@@ -64,11 +67,8 @@ class TerminalPersons(Protocol):
     async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
         """Put the person there; return whether they were there, as `expected_there` guesses."""
 
-    async def add(self, employee_no: str, name: str) -> bool:
-        """Put the person there unless somebody is; return whether nobody was."""
-
-    async def end(self, employee_no: str, name: str) -> None:
-        """End the person's access."""
+    async def end(self, employee_no: str, name: str) -> bool:
+        """End the person's access; return whether they were there."""
 
     async def erase(self, employee_no: str) -> None:
         """Erase the person."""
@@ -85,6 +85,9 @@ class TerminalFaces(Protocol):
 
     async def remove(self, employee_no: str) -> None:
         """Remove the person's face."""
+
+    async def has(self, employee_no: str) -> bool:
+        """Return whether there is a face of the person; False where it cannot say."""
 
 
 class PersonTerminal(Protocol):
@@ -176,6 +179,8 @@ async def sync_photo(
     # Another number held there is ended by the next whole sync.
     number = held.employee_no or employee.employee_no
     held = replace(held, employee_no=number, photo=await intend(number))
+    if held.photo == ANOTHERS_PHOTO and number == employee.employee_no:
+        return await _sync_person(terminal, employee, number, held, intend)
     return await _sync_photo(terminal, employee, employee.employee_no, employee.photo_url, held)
 
 
@@ -196,13 +201,17 @@ async def _sync_photo(
 
 
 async def _put_face(terminal: PersonTerminal, employee_no: str, photo_url: str) -> None:
-    """Put a face there; a terminal that is busy is asked again, because most are for a moment."""
-    for pause_s in BUSY_FACE_PAUSES_S:
+    await _patiently(partial(terminal.faces.put, employee_no, photo_url))
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call again where the terminal is busy, because most are for a moment."""
+    for pause_s in BUSY_PAUSES_S:
         try:
-            return await terminal.faces.put(employee_no, photo_url)
+            return await call()
         except TerminalBusy:
             await asyncio.sleep(pause_s)
-    return await terminal.faces.put(employee_no, photo_url)
+    return await call()
 
 
 async def _sync_person(
@@ -256,20 +265,45 @@ async def _put_person(
     A person who was there, and of whom the ledger knew nothing, may have anybody's face; one whose
     number was another's is not let in with that one's face.
     """
-    persons, photo = terminal.persons, held.photo
+    put = partial(terminal.persons.put, employee_no, employee.name)
+    if held.photo == ANOTHERS_PHOTO:
+        return await _put_heir(terminal, employee, employee_no, held, put)
     try:
-        if photo == ANOTHERS_PHOTO:
-            if await persons.add(employee_no, employee.name):
-                return replace(held, photo=None)
-            try:
-                photo = await _make_face_theirs(terminal, employee, employee_no)
-            except TerminalError as error:
-                return _not_let_in(employee_no, error, held)
-            expected_there = True
-        was_there = await persons.put(employee_no, employee.name, expected_there=expected_there)
+        was_there = await put(expected_there=expected_there)
     except TerminalError as error:
         return _person_failed(error, held)  # the terminal may hold them all the same
-    return replace(held, photo=photo if was_there else None)
+    return replace(held, photo=held.photo if was_there else None)
+
+
+async def _put_heir(
+    terminal: PersonTerminal,
+    employee: Employee,
+    employee_no: str,
+    held: Held,
+    put: Callable[..., Awaitable[bool]],
+) -> Held | Outcome:
+    """Put somebody there whose number was another's, as `_put_person` does.
+
+    That one is ended first, because from now on nobody else ends the number; and the face goes, or
+    becomes theirs, before they are let in.
+    """
+    try:
+        there = await _patiently(partial(terminal.persons.end, employee_no, employee.name))
+    except DataRefused as refused:  # not given up like a hire's bad data: another may still pass
+        return _person_failed(AnswerUnexplained(refused.message), held)
+    except TerminalError as error:
+        return _person_failed(error, held)
+    photo: str | None = None
+    try:
+        if there:
+            photo = await _make_face_theirs(terminal, employee, employee_no)
+    except TerminalError as error:
+        return _not_let_in(employee_no, error, held)
+    try:
+        await _patiently(partial(put, expected_there=there))
+    except TerminalError as error:
+        return _person_failed(error, held)
+    return replace(held, photo=photo)
 
 
 async def _make_face_theirs(
@@ -279,11 +313,14 @@ async def _make_face_theirs(
 
     Returns what is known of the photo there then. Raises TerminalError where neither can be done.
     """
+    fault: TerminalError | None
     try:
         with suppress(DataRefused, PersonAbsent):  # it has none
-            await terminal.faces.remove(employee_no)
+            await _patiently(partial(terminal.faces.remove, employee_no))
         fault = await _fault_of_removal(terminal, employee_no)
-    except NotSupported as error:
+    except TerminalError as error:
+        if consequence(error).asked_back != "now":
+            raise
         fault = error
     if fault is None:
         return None
@@ -296,12 +333,15 @@ async def _make_face_theirs(
 async def _fault_of_removal(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
     """Return why a face may be there still; believe a terminal that cannot be asked."""
     try:
-        there = (await terminal.persons.find([employee_no])).get(employee_no)
+        found = await _patiently(partial(terminal.persons.find, [employee_no]))
     except TerminalError as error:
         if consequence(error).asked_back == "now":
             return None
         raise
-    if there is None or not there.faces:
+    there = found.get(employee_no)
+    if there is None:
+        return None
+    if not there.faces and not await _patiently(partial(terminal.faces.has, employee_no)):
         return None
     return NotKept(f"The terminal answered OK, but {employee_no} has still a face there.")
 
@@ -309,7 +349,8 @@ async def _fault_of_removal(terminal: PersonTerminal, employee_no: str) -> Termi
 def _not_let_in(employee_no: str, error: TerminalError, held: Held) -> Outcome:
     failed = _photo_failed(employee_no, error, held)
     what = "The number was another person's, whose face may be there: nobody is let in with it."
-    return replace(failed, message=f"{what} {failed.message}")
+    expected = (Expected(employee_no=employee_no, may_pass=False),)
+    return replace(failed, message=f"{what} {failed.message}", expected=expected)
 
 
 def expected_of(employee: Employee, employee_no: str) -> Expected:

@@ -23,6 +23,7 @@ from receiver.core.models import (
     Step,
 )
 from receiver.sync.rules import (
+    ANOTHERS_PHOTO,
     NOT_THERE,
     UNKNOWN_PHOTO,
     expected_of,
@@ -91,7 +92,7 @@ def corrected(employee: Employee, held: Held, asked: Mapping[str, Found | None])
     others = tuple(number for number in held.others if asked.get(number, number) is not None)
     held = replace(held, others=others)
     number = held.employee_no
-    if number is None or number not in asked:
+    if number is None or number not in asked or held.photo == ANOTHERS_PHOTO:
         return held
     there = asked[number]
     if there is None:

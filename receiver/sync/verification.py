@@ -49,12 +49,13 @@ class Verifications:
                 raise
             await self._leave(visit, error.message, asked_at)
             return
-        if page.persons and all(one.access is None for one in page.persons):
-            await self._leave(visit, "It does not say whether somebody may pass.", asked_at)
-            return
         first = page.persons[0].employee_no if page.persons else ""
         repeated = bool(first) and first == progress.first
         verdict = NOTHING if repeated else await self._judge(visit, page)
+        silent = page.persons and all(one.access is None for one in page.persons)
+        if silent and progress.position == 0 and verdict.unknown < len(page.persons):
+            await self._leave(visit, "It does not say whether somebody may pass.", asked_at)
+            return
         after = _after(progress, page, verdict, search_id) if not repeated else progress
         ended = repeated or not page.persons or not page.more or after.persons > MAX_PERSONS
         if ended and (repeated or after.persons < page.total):

@@ -70,19 +70,13 @@ class Persons:
         self._calls.require_ok(answer)
         return ways is MODIFY
 
-    async def add(self, employee_no: str, name: str) -> bool:
-        """Put this person there unless somebody has the number; return whether nobody had."""
-        answer = await self._send_person(RECORD, employee_no, name, VALID_TO)
-        if answer.says(PERSON_EXISTS):
+    async def end(self, employee_no: str, name: str) -> bool:
+        """End a person's access; everything else stays. Return whether the terminal holds them."""
+        answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
+        if answer.says(PERSON_ABSENT):
             return False
         self._calls.require_ok(answer)
         return True
-
-    async def end(self, employee_no: str, name: str) -> None:
-        """End a person's access, if the terminal holds them; everything else stays."""
-        answer = await self._send_person(MODIFY, employee_no, name, ENDED_AT)
-        if not answer.says(PERSON_ABSENT):
-            self._calls.require_ok(answer)
 
     async def erase(self, employee_no: str) -> None:
         """Erase a person with face and cards, if the terminal holds them.

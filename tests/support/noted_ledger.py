@@ -37,6 +37,8 @@ class NotedLedger:
     """A ledger that takes notes, and knows the owner of each number."""
 
     owners: dict[str, UUID] = field(default_factory=dict)
+    anothers: set[str] = field(default_factory=set)
+    """Numbers under which the face of a former owner may be."""
     held: dict[UUID, Held] = field(default_factory=dict)
     recorded: list[Note] = field(default_factory=list)
     learnt: list[Capabilities] = field(default_factory=list)
@@ -71,9 +73,10 @@ class NotedLedger:
         assert lease_s > 0
         if self.lost:
             raise LeaseLost
-        owner = self.owners.get(employee_no)
+        if self.owners.get(employee_no) not in (None, employee_id):
+            self.anothers.add(employee_no)
         self.owners[employee_no] = employee_id
-        return photo if owner in (None, employee_id) else ANOTHERS_PHOTO
+        return ANOTHERS_PHOTO if employee_no in self.anothers else photo
 
     async def record(
         self, _t: UUID, _f: int, recorded: Sequence[Recorded], *, lease_s: float

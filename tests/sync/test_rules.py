@@ -26,7 +26,7 @@ from receiver.core.errors import (
     TerminalUnreachable,
     TerminalUnusable,
 )
-from receiver.core.models import Employee, Found, Held, LeaverPolicy, Outcome, Status
+from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome, Status
 from receiver.sync import rules
 from receiver.sync.consequences import consequence
 from receiver.sync.push import Sync
@@ -123,12 +123,9 @@ class RecordedPersons:
         self.terminal.asked("put_person", employee_no, name)
         return self.terminal.holds_them
 
-    async def add(self, employee_no: str, name: str) -> bool:
-        self.terminal.asked("add_person", employee_no, name)
-        return not self.terminal.holds_them
-
-    async def end(self, employee_no: str, name: str) -> None:
+    async def end(self, employee_no: str, name: str) -> bool:
         self.terminal.asked("end_validity", employee_no, name)
+        return self.terminal.holds_them
 
     async def erase(self, employee_no: str) -> None:
         self.terminal.asked("erase", employee_no)
@@ -148,6 +145,10 @@ class RecordedFaces:
 
     async def remove(self, employee_no: str) -> None:
         self.terminal.asked("remove_face", employee_no)
+
+    async def has(self, employee_no: str) -> bool:
+        self.terminal.asked("has_face", employee_no)
+        return False
 
 
 async def run(
@@ -368,7 +369,7 @@ async def test_an_error_at_the_photo_leaves_the_person_and_no_photo_to_rely_on(
     held: Held, kind: type[TerminalError], status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The terminal may have taken the photo or not: it is sent again, whatever it held before."""
-    monkeypatch.setattr(rules, "BUSY_FACE_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", (0.0, 0.0))
     error = kind("Because.")
     terminal = Recorder(holds_them=True, fails={"put_face": error})
     outcome = await run(terminal, held=held)
@@ -598,80 +599,123 @@ def test_a_url_that_is_only_signed_anew_is_of_the_same_photo() -> None:
 
 # The heir of a number
 
-ADD: Call = ("add_person", "1000", "Popescu Ion")
 REMOVE: Call = ("remove_face", "1000")
 FIND: Call = ("find", "1000")
-WITH_FACE = {"1000": Found(employee_no="1000", name="Altul", access="ended", faces=1)}
+HAS: Call = ("has_face", "1000")
+ENDED = Found(employee_no="1000", name="Altul", access="ended", faces=0)
 NOTED = Held(employee_no="1000", photo=ANOTHERS_PHOTO)
+
+
+def heirs_terminal(*, faces: int = 0, **fails: Exception) -> Recorder:
+    found = {"1000": replace(ENDED, faces=faces)}
+    return Recorder(holds_them=True, was_anothers=True, found=found, fails=fails)
 
 
 @pytest.mark.parametrize("held", [NOTHING, NOTED])
 async def test_an_heir_is_let_in_only_once_the_face_is_theirs(held: Held) -> None:
     """NOTED: the receiver died after it had noted the number."""
-    terminal = Recorder(holds_them=True, was_anothers=True)
+    terminal = heirs_terminal()
     outcome = await run(terminal, held=held)
-    assert terminal.calls == [ADD, REMOVE, FIND, PUT_PERSON, PUT_FACE]
+    assert terminal.calls == [END, REMOVE, FIND, HAS, PUT_PERSON, PUT_FACE]
+    assert terminal.guesses == [True]
     assert (outcome.status, outcome.held) == ("success", BOTH)
 
 
-async def test_an_heir_whose_number_the_terminal_does_not_have_costs_no_call_more() -> None:
+async def test_an_heir_whose_number_the_terminal_does_not_have_costs_one_call_more() -> None:
     terminal = Recorder(was_anothers=True)
     outcome = await run(terminal)
-    assert terminal.calls == [ADD, PUT_FACE]
+    assert terminal.calls == [END, PUT_PERSON, PUT_FACE]
+    assert terminal.guesses == [False]
     assert (outcome.status, outcome.held) == ("success", BOTH)
 
 
 @pytest.mark.parametrize("kind", [DataRefused, PersonAbsent])
 async def test_an_heir_is_let_in_where_there_is_no_face(kind: type[TerminalError]) -> None:
-    terminal = Recorder(holds_them=True, was_anothers=True, fails={"remove_face": kind("None.")})
+    terminal = heirs_terminal(remove_face=kind("None."))
     outcome = await run(terminal, replace(ION, photo_url=None))
-    assert terminal.calls == [ADD, REMOVE, FIND, PUT_PERSON]
+    assert terminal.calls == [END, REMOVE, FIND, HAS, PUT_PERSON]
     assert (outcome.status, outcome.held) == ("success", PERSON)
 
 
 async def test_a_face_that_a_lying_terminal_did_not_remove_lets_nobody_in() -> None:
-    terminal = Recorder(holds_them=True, was_anothers=True, found=WITH_FACE)
+    terminal = heirs_terminal(faces=1)
     outcome = await run(terminal, replace(ION, photo_url=None))
-    assert terminal.calls == [ADD, REMOVE, FIND]
+    assert terminal.calls == [END, REMOVE, FIND]
     assert (outcome.status, outcome.held) == ("fatal", NOTED)
-    terminal = Recorder(holds_them=True, was_anothers=True, found=WITH_FACE)
+    terminal = heirs_terminal(faces=1)
     outcome = await run(terminal)
-    assert terminal.calls == [ADD, REMOVE, FIND, PUT_FACE, PUT_PERSON]
+    assert terminal.calls == [END, REMOVE, FIND, PUT_FACE, PUT_PERSON]
     assert (outcome.status, outcome.held) == ("success", BOTH)
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR)
 async def test_where_a_terminal_cannot_say_whether_a_face_is_gone_its_word_counts(
-    kind: type[TerminalError],
+    kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = Recorder(holds_them=True, was_anothers=True, fails={"find": kind("Because.")})
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    terminal = heirs_terminal(find=kind("Because."))
     outcome = await run(terminal)
     cannot = consequence(kind()).asked_back == "now"
     assert (PUT_PERSON in terminal.calls) == cannot
     assert outcome.status == ("success" if cannot else PHOTO_STEP[kind])
 
 
-async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_let_in() -> None:
-    fails = {"remove_face": NotSupported("Cannot.")}
-    terminal = Recorder(holds_them=True, was_anothers=True, fails=fails)
-    outcome = await run(terminal)
-    assert terminal.calls == [ADD, REMOVE, PUT_FACE, PUT_PERSON]
-    assert (outcome.status, outcome.held) == ("success", BOTH)
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+@pytest.mark.parametrize("photo_url", [ION.photo_url, None])
+async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_let_in(
+    kind: type[TerminalError], photo_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    terminal = heirs_terminal(remove_face=kind("Because."))
+    outcome = await run(terminal, replace(ION, photo_url=photo_url))
+    has_none = kind in {DataRefused, PersonAbsent}
+    replaced = not has_none and photo_url and consequence(kind()).asked_back == "now"
+    if has_none:
+        assert (PUT_PERSON in terminal.calls, outcome.status) == (True, "success")
+    elif replaced:
+        assert terminal.calls == [END, REMOVE, PUT_FACE, PUT_PERSON]
+        assert (outcome.status, outcome.held) == ("success", BOTH)
+    else:
+        assert terminal.calls == [END, REMOVE]
+        assert (outcome.status, outcome.held) == (PHOTO_STEP[kind], NOTED)
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR)
-@pytest.mark.parametrize("call", ["remove_face", "put_face"])
 async def test_an_heir_is_not_let_in_while_the_face_may_be_anothers(
-    kind: type[TerminalError], call: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_FACE_PAUSES_S", ())
-    fails = {"remove_face": NotSupported("Cannot."), call: kind("Because.")}
-    terminal = Recorder(holds_them=True, was_anothers=True, fails=fails)
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    terminal = heirs_terminal(remove_face=NotSupported("Cannot."), put_face=kind("Because."))
     outcome = await run(terminal)
-    goes_on = call == "remove_face" and kind in (DataRefused, NotSupported, PersonAbsent)
-    assert (PUT_PERSON in terminal.calls) == goes_on
-    if not goes_on:
-        assert (outcome.status, outcome.step) == (PHOTO_STEP[kind], "photo")
-        assert outcome.held == NOTED
-        assert "nobody is let in" in outcome.message
-        assert outcome.expected == ()
+    assert terminal.calls == [END, REMOVE, PUT_FACE]
+    assert (outcome.status, outcome.step) == (PHOTO_STEP[kind], "photo")
+    assert outcome.held == NOTED
+    assert "nobody is let in" in outcome.message
+    assert outcome.expected == (Expected(employee_no="1000", may_pass=False),)
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+async def test_a_number_whose_former_owner_is_not_ended_stays_wanted(
+    kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    terminal = heirs_terminal(end_validity=kind("Because."))
+    outcome = await run(terminal)
+    assert terminal.calls == [END]
+    assert (outcome.status, outcome.held) == ("fatal", NOTED)
+
+
+async def test_a_terminal_that_is_busy_now_and_then_lets_the_heir_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rules, "BUSY_PAUSES_S", (0.0,))
+
+    class Busy(Recorder):
+        def asked(self, *call: str) -> None:
+            super().asked(*call)
+            if self.calls.count(call) == 1:
+                raise TerminalBusy("A moment.")
+
+    terminal = Busy(holds_them=True, was_anothers=True, found={"1000": ENDED})
+    outcome = await run(terminal)
+    assert (outcome.status, outcome.held) == ("success", BOTH)

@@ -17,7 +17,7 @@ from receiver.core.errors import (
     TerminalTimeout,
     TerminalUnreachable,
 )
-from receiver.core.models import Employee, Found, Owner, Progress
+from receiver.core.models import Employee, Found, Held, Owner, Progress
 from receiver.sync.verification import Verifications
 from receiver.terminals.user_info import SearchResult
 
@@ -50,7 +50,9 @@ class Visit:
 
     async def owners(self, numbers: Sequence[str]) -> tuple[Owner, ...]:
         self.seen += numbers
-        return ()
+        return self.ours
+
+    ours: tuple[Owner, ...] = ()
 
     async def verified(self, _: Any, progress: Any, *, asked_at: float, ended: bool) -> None:
         assert asked_at
@@ -154,6 +156,64 @@ async def test_a_terminal_that_says_of_nobody_whether_they_may_pass_cannot_be_as
             page = await super().page(_, search_id=search_id, position=position)
             return replace(page, persons=tuple(replace(p, access=None) for p in page.persons))
 
+    class Somebody:
+        async def employees(self, ids: Sequence[UUID]) -> dict[UUID, Employee]:
+            return {id_: Employee.of_nobody(id_) for id_ in ids}
+
     visit = Visit(Silent())
-    await Verifications("expire", cast("Any", Nobody())).go_on(cast("Any", visit), visit.progress)
-    assert (visit.ended, visit.asked_in_vain, visit.seen) == (True, True, [])
+    visit.ours = (
+        Owner(
+            number="4",
+            employee_id=UUID(int=4),
+            version=1,
+            wanted=False,
+            status="success",
+            held=Held(employee_no="4"),
+        ),
+    )
+    verifications = Verifications("expire", cast("Any", Somebody()))
+    await verifications.go_on(cast("Any", visit), visit.progress)
+    assert (visit.ended, visit.asked_in_vain) == (True, True)
+
+
+class OneWithoutWindow(Terminal):
+    """The last page has one person alone, of whom it says no window: an administrator's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = ["3", "2", "1"]
+
+    async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+        page = await super().page(_, search_id=search_id, position=position)
+        persons = tuple(
+            replace(one, access=None) if one.employee_no == "1" else one for one in page.persons
+        )
+        return replace(page, persons=persons)
+
+
+async def test_one_person_without_a_window_alone_on_a_page_does_not_end_a_verification() -> None:
+    visit = Visit(OneWithoutWindow())
+    verifications = Verifications("expire", cast("Any", Nobody()))
+    while not visit.ended:
+        await verifications.go_on(cast("Any", visit), visit.progress)
+    assert not visit.asked_in_vain  # else nobody learns who is missing there, night after night
+
+
+class Wiped(Terminal):
+    """A wiped terminal: an administrator made at its screen is all there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = ["1"]
+
+    async def page(self, _: Any, *, search_id: str, position: int) -> SearchResult:
+        assert (search_id, position) != ("", 1)
+        persons = (Found(employee_no="1", name="admin", access=None, faces=0),)
+        return SearchResult(persons=persons, more=False, total=1)
+
+
+async def test_a_wiped_terminal_with_one_person_without_a_window_is_verified() -> None:
+    visit = Visit(Wiped())
+    verifications = Verifications("expire", cast("Any", Nobody()))
+    await verifications.go_on(cast("Any", visit), Progress())
+    assert not visit.asked_in_vain

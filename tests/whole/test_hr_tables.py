@@ -67,7 +67,7 @@ async def test_a_renamed_column_takes_nobody_away_and_the_edit_arrives_when_it_i
         await hr.rename(ion, "Popa")
         await world.execute("update angajati_biometrie set updated_at = now()")
         await world.execute("update dispozitive_pontaj set updated_at = now()")
-        mend = f"alter table public.{table} rename column <its new name> to {column}"
+        mend = f"alter table public.{table} rename column altfel to {column}"
         await not_ready(world, mend)
         assert {site.name: world.standing_on(site.terminal) for site in world.sites} == held
         await world.execute(f"alter table {table} rename column altfel to {column}")
