@@ -411,6 +411,7 @@ begin
     end loop;
 end $$;
 
+-- Make the triggers of one of HR's tables on a table of its family.
 create or replace function hikvision_sync.listen_to(p_table text, p_relation regclass)
 returns void language plpgsql set search_path = '' as $$
 declare
