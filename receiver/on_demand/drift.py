@@ -15,7 +15,7 @@ from receiver.on_demand.feed import Feed, Json
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.consequences import is_unanswering
-from receiver.sync.rules import expected_of
+from receiver.sync.held import expected_of
 from receiver.sync.verdict import differences
 from receiver.sync.visit import Visit, Visits
 

@@ -32,15 +32,8 @@ from receiver.core.models import (
 )
 from receiver.sync import read_back
 from receiver.sync.consequences import consequence, decide, is_unanswering
-from receiver.sync.rules import (
-    ANOTHERS_PHOTO,
-    UNKNOWN_PHOTO,
-    Intend,
-    expected_of,
-    photo_fingerprint,
-    sync,
-    sync_photo,
-)
+from receiver.sync.held import ANOTHERS_PHOTO, UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.sync.rules import Intend, sync, sync_photo
 from receiver.sync.verdict import (
     already_so,
     corrected,

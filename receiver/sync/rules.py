@@ -4,14 +4,10 @@ The rules alone, not how a terminal spells them or when they are applied: the pe
 photo, a leaver's access ended, a photo that is there already not sent again.
 """
 
-import asyncio
-import hashlib
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
 
 from receiver.core.errors import (
     AnswerUnexplained,
@@ -19,38 +15,28 @@ from receiver.core.errors import (
     NotKept,
     NotSupported,
     PersonAbsent,
-    TerminalBusy,
     TerminalError,
 )
 from receiver.core.models import (
     Employee,
     Expected,
-    Found,
     Held,
     LeaverPolicy,
     Outcome,
-    Status,
-    Step,
 )
 from receiver.sync.consequences import consequence
-
-UNKNOWN_PHOTO = "unknown"
-"""In place of a fingerprint: the terminal may hold a face, and the ledger cannot tell which."""
-
-NOT_THERE = "not there"
-"""In place of a fingerprint: a search found nobody under the number."""
-
-ANOTHERS_PHOTO = "anothers"
-"""In place of a fingerprint: the number was another person's there, and so is the face, perhaps."""
-
-BUSY_PAUSES_S = (0.5, 1.0, 2.0)
-"""Before a face is sent again to a busy terminal, on top of the pause between calls: a terminal
-makes a model of one face at a time, which takes it seconds (SK, CH)."""
-
-T = TypeVar("T")
-
-SIGNED = re.compile(r"(/storage/v1/(?:object|render/image)/sign/[^?]*)\?.*", re.DOTALL)
-"""A URL that Supabase's storage has signed: its query is the signature, and new each time."""
+from receiver.sync.held import (
+    ANOTHERS_PHOTO,
+    NOT_THERE,
+    UNKNOWN_PHOTO,
+    expected_of,
+    numbers_to_end,
+    outcome_of,
+    person_failed,
+    photo_failed,
+    photo_fingerprint,
+)
+from receiver.sync.person_terminal import PersonTerminal, patiently, put_face
 
 NO_NUMBER = "The employee has no employee_no."
 
@@ -59,60 +45,6 @@ Intend = Callable[[str], Awaitable[str]]
 """Called with a number before the first call that may put it on the terminal, and before one that
 changes its face: the ledger must know every person who may have to leave, and must not believe in a
 photo that may be gone. Returns what is known of the face: UNKNOWN_PHOTO or ANOTHERS_PHOTO."""
-
-
-class TerminalPersons(Protocol):
-    """What these rules ask of a terminal's persons; `terminals.persons.Persons` does it."""
-
-    async def put(self, employee_no: str, name: str, *, expected_there: bool) -> bool:
-        """Put the person there; return whether they were there, as `expected_there` guesses."""
-
-    async def end(self, employee_no: str, name: str) -> bool:
-        """End the person's access; return whether they were there."""
-
-    async def erase(self, employee_no: str) -> None:
-        """Erase the person."""
-
-    async def find(self, employee_nos: Sequence[str]) -> Mapping[str, Found]:
-        """Return the persons whom the terminal holds under these numbers."""
-
-
-class TerminalFaces(Protocol):
-    """What these rules ask of a terminal's faces; `terminals.faces.Faces` does it."""
-
-    async def put(self, employee_no: str, photo_url: str) -> None:
-        """Put this photo there as the person's face."""
-
-    async def remove(self, employee_no: str) -> None:
-        """Remove the person's face."""
-
-    async def has(self, employee_no: str) -> bool:
-        """Return whether there is a face of the person; False where it cannot say."""
-
-
-class PersonTerminal(Protocol):
-    """A terminal, as these rules need it; `terminals.client.TerminalClient` is one."""
-
-    @property
-    def persons(self) -> TerminalPersons:
-        """Its persons."""
-
-    @property
-    def faces(self) -> TerminalFaces:
-        """Their faces."""
-
-
-def photo_fingerprint(employee: Employee) -> str | None:
-    """Return what tells one photo of an employee from the next; None for no photo.
-
-    Made of its URL and number, not its bytes: HR's edit changes the URL. A digest, so that the
-    ledger has no link to a photo. A URL of storage that is only signed anew is of the same photo.
-    """
-    if employee.photo_url is None:
-        return None
-    unsigned = SIGNED.sub(r"\1", employee.photo_url)
-    identity = f"{employee.employee_no}\n{unsigned}"
-    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 async def sync(
@@ -131,7 +63,7 @@ async def sync(
         # The policy `keep` is not about numbers.
         error = await _end_former(terminal, employee, former, policy)
         if error is not None:
-            return _person_failed(error, held)
+            return person_failed(error, held)
         held = Held() if held.employee_no in former else replace(held, others=())
     return await _sync_number(terminal, employee, held, intend)
 
@@ -152,7 +84,7 @@ async def _sync_number(
     terminal: PersonTerminal, employee: Employee, held: Held, intend: Intend
 ) -> Outcome:
     if employee.employee_no is None:
-        return _outcome("skipped", "person", NO_NUMBER, held)
+        return outcome_of("skipped", "person", NO_NUMBER, held)
     return await _sync_person(terminal, employee, employee.employee_no, held, intend)
 
 
@@ -173,9 +105,9 @@ async def sync_photo(
     if not employee.active:
         return await _sync_leaver(terminal, employee, held, policy)
     if employee.employee_no is None:
-        return _outcome("skipped", "person", NO_NUMBER, held)
+        return outcome_of("skipped", "person", NO_NUMBER, held)
     if employee.photo_url is None:
-        return _outcome("skipped", "photo", "HR has no photo of the employee.", held)
+        return outcome_of("skipped", "photo", "HR has no photo of the employee.", held)
     # Another number held there is ended by the next whole sync.
     number = held.employee_no or employee.employee_no
     held = replace(held, employee_no=number, photo=await intend(number))
@@ -188,30 +120,18 @@ async def _sync_photo(
     terminal: PersonTerminal, employee: Employee, employee_no: str, photo_url: str, held: Held
 ) -> Outcome:
     try:
-        await _put_face(terminal, employee_no, photo_url)
+        await put_face(terminal, employee_no, photo_url)
     except PersonAbsent as error:
         words = f"{error.message} The whole employee is synced next."
-        return _outcome("skipped", "photo", words, held, error)
+        return outcome_of("skipped", "photo", words, held, error)
     except TerminalError as error:
-        return _photo_failed(employee_no, error, held)
+        return photo_failed(employee_no, error, held)
     if held.employee_no == employee_no:
         held = replace(held, photo=photo_fingerprint(employee))
     expected = Expected(employee_no=employee_no, may_pass=None, face=True)
-    return _outcome("success", "done", "The photo is on the terminal.", held, expected=(expected,))
-
-
-async def _put_face(terminal: PersonTerminal, employee_no: str, photo_url: str) -> None:
-    await _patiently(partial(terminal.faces.put, employee_no, photo_url))
-
-
-async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call again where the terminal is busy, because most are for a moment."""
-    for pause_s in BUSY_PAUSES_S:
-        try:
-            return await call()
-        except TerminalBusy:
-            await asyncio.sleep(pause_s)
-    return await call()
+    return outcome_of(
+        "success", "done", "The photo is on the terminal.", held, expected=(expected,)
+    )
 
 
 async def _sync_person(
@@ -229,7 +149,7 @@ async def _sync_person(
     expected = expected_of(employee, employee_no)
     if photo == photo_fingerprint(employee):
         words = "The person is on the terminal" + ("." if photo else "; HR has no photo.")
-        return _outcome("success", "done", words, held, expected=(expected,))
+        return outcome_of("success", "done", words, held, expected=(expected,))
     if noted:
         await intend(employee_no)
     try:
@@ -237,10 +157,10 @@ async def _sync_person(
             await terminal.faces.remove(employee_no)
             words = "The person is there, the photo is removed."
         else:
-            await _put_face(terminal, employee_no, employee.photo_url)
+            await put_face(terminal, employee_no, employee.photo_url)
             words = "Person and photo are on the terminal."
     except TerminalError as error:
-        failed = _photo_failed(employee_no, error, replace(held, photo=UNKNOWN_PHOTO))
+        failed = photo_failed(employee_no, error, replace(held, photo=UNKNOWN_PHOTO))
         if failed.status != "partial":
             return failed
         what = "The person is on the terminal, the photo is not."
@@ -249,7 +169,7 @@ async def _sync_person(
         expected = replace(expected, face=None)
         return replace(failed, message=f"{what} {failed.message}", expected=(expected,))
     held = replace(held, photo=photo_fingerprint(employee))
-    return _outcome("success", "done", words, held, expected=(expected,))
+    return outcome_of("success", "done", words, held, expected=(expected,))
 
 
 async def _put_person(
@@ -271,7 +191,7 @@ async def _put_person(
     try:
         was_there = await put(expected_there=expected_there)
     except TerminalError as error:
-        return _person_failed(error, held)  # the terminal may hold them all the same
+        return person_failed(error, held)  # the terminal may hold them all the same
     return replace(held, photo=held.photo if was_there else None)
 
 
@@ -288,11 +208,11 @@ async def _put_heir(
     becomes theirs, before they are let in.
     """
     try:
-        there = await _patiently(partial(terminal.persons.end, employee_no, employee.name))
+        there = await patiently(partial(terminal.persons.end, employee_no, employee.name))
     except DataRefused as refused:  # not given up like a hire's bad data: another may still pass
-        return _person_failed(AnswerUnexplained(refused.message), held)
+        return person_failed(AnswerUnexplained(refused.message), held)
     except TerminalError as error:
-        return _person_failed(error, held)
+        return person_failed(error, held)
     photo: str | None = None
     try:
         if there:
@@ -300,9 +220,9 @@ async def _put_heir(
     except TerminalError as error:
         return _not_let_in(employee_no, error, held)
     try:
-        await _patiently(partial(put, expected_there=there))
+        await patiently(partial(put, expected_there=there))
     except TerminalError as error:
-        return _person_failed(error, held)
+        return person_failed(error, held)
     return replace(held, photo=photo)
 
 
@@ -316,7 +236,7 @@ async def _make_face_theirs(
     fault: TerminalError | None
     try:
         with suppress(DataRefused, PersonAbsent):  # it has none
-            await _patiently(partial(terminal.faces.remove, employee_no))
+            await patiently(partial(terminal.faces.remove, employee_no))
         fault = await _fault_of_removal(terminal, employee_no)
     except TerminalError as error:
         if consequence(error).asked_back != "now":
@@ -326,14 +246,14 @@ async def _make_face_theirs(
         return None
     if employee.photo_url is None:
         raise fault
-    await _put_face(terminal, employee_no, employee.photo_url)
+    await put_face(terminal, employee_no, employee.photo_url)
     return photo_fingerprint(employee)
 
 
 async def _fault_of_removal(terminal: PersonTerminal, employee_no: str) -> TerminalError | None:
     """Return why a face may be there still; believe a terminal that cannot be asked."""
     try:
-        found = await _patiently(partial(terminal.persons.find, [employee_no]))
+        found = await patiently(partial(terminal.persons.find, [employee_no]))
     except TerminalError as error:
         if consequence(error).asked_back == "now":
             return None
@@ -341,34 +261,16 @@ async def _fault_of_removal(terminal: PersonTerminal, employee_no: str) -> Termi
     there = found.get(employee_no)
     if there is None:
         return None
-    if not there.faces and not await _patiently(partial(terminal.faces.has, employee_no)):
+    if not there.faces and not await patiently(partial(terminal.faces.has, employee_no)):
         return None
     return NotKept(f"The terminal answered OK, but {employee_no} has still a face there.")
 
 
 def _not_let_in(employee_no: str, error: TerminalError, held: Held) -> Outcome:
-    failed = _photo_failed(employee_no, error, held)
+    failed = photo_failed(employee_no, error, held)
     what = "The number was another person's, whose face may be there: nobody is let in with it."
     expected = (Expected(employee_no=employee_no, may_pass=False),)
     return replace(failed, message=f"{what} {failed.message}", expected=expected)
-
-
-def expected_of(employee: Employee, employee_no: str) -> Expected:
-    """Return what a terminal says of an employee whom it holds as HR has them."""
-    return Expected(
-        employee_no=employee_no,
-        may_pass=True,
-        name=employee.name,
-        face=employee.photo_url is not None,
-    )
-
-
-def _photo_failed(employee_no: str, error: TerminalError, held: Held) -> Outcome:
-    status = consequence(error).at_photo
-    message = error.message
-    if status == "partial":
-        message = f"Photo of {employee_no}: {message[0].lower()}{message[1:]}"
-    return _outcome(status, "photo", message, held, error)
 
 
 async def _sync_leaver(
@@ -376,20 +278,20 @@ async def _sync_leaver(
 ) -> Outcome:
     numbers = numbers_to_end(employee, held)
     if not numbers:
-        return _outcome("success", "done", "The person was never on the terminal.", held)
+        return outcome_of("success", "done", "The person was never on the terminal.", held)
     if policy == "keep":
         message = "The person is not active, and is left as is (LEAVER_POLICY=keep)."
-        return _outcome("success", "done", message, held)
+        return outcome_of("success", "done", message, held)
     words = "The person may no longer pass."
     if policy == "delete":
         words = "The person is erased from the terminal."
     error = await _end(terminal, employee, numbers, policy)
     if error is not None:
-        return _person_failed(error, held)
+        return person_failed(error, held)
     gone = policy == "delete"
     held = Held() if gone else replace(held, others=())
     expected = tuple(Expected(employee_no=one, may_pass=False, gone=gone) for one in numbers)
-    return _outcome("success", "done", words, held, expected=expected)
+    return outcome_of("success", "done", words, held, expected=expected)
 
 
 async def _end(
@@ -426,17 +328,6 @@ async def _erase(terminal: PersonTerminal, employee_no: str, name: str) -> None:
         raise
 
 
-def numbers_to_end(employee: Employee, held: Held) -> list[str]:
-    """Return the numbers to end: those in the ledger that are not theirs any more.
-
-    All numbers of a leaver, and their own also where the ledger has another: hardware that was used
-    elsewhere may hold it.
-    """
-    numbers = (held.employee_no, *held.others, None if employee.active else employee.employee_no)
-    theirs = employee.employee_no if employee.active else None
-    return [number for number in dict.fromkeys(numbers) if number not in (None, theirs)]
-
-
 async def _fault_of_end(
     terminal: PersonTerminal, numbers: Sequence[str], *, gone: bool
 ) -> TerminalError | None:
@@ -451,21 +342,3 @@ async def _fault_of_end(
             how = "may still pass" if there.access != "ended" else "is still there"
             return NotKept(f"The terminal answered OK, but person {number} {how}.")
     return None
-
-
-def _person_failed(error: TerminalError, held: Held) -> Outcome:
-    return _outcome(consequence(error).at_person, "person", error.message, held, error)
-
-
-def _outcome(  # noqa: PLR0913 - one row
-    status: Status,
-    step: Step,
-    message: str,
-    held: Held,
-    error: TerminalError | None = None,
-    *,
-    expected: tuple[Expected, ...] = (),
-) -> Outcome:
-    return Outcome(
-        status=status, step=step, message=message, held=held, error=error, expected=expected
-    )

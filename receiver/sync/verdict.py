@@ -22,7 +22,7 @@ from receiver.core.models import (
     Status,
     Step,
 )
-from receiver.sync.rules import (
+from receiver.sync.held import (
     ANOTHERS_PHOTO,
     NOT_THERE,
     UNKNOWN_PHOTO,

@@ -48,7 +48,7 @@ from receiver.core.settings import Settings
 from receiver.supabase.ledger import Ledger
 from receiver.sync.consequences import decide, is_unanswering
 from receiver.sync.gate import LEASE_MARGIN_S, LEASE_SPARE_S, Gate, Lease
-from receiver.sync.rules import UNKNOWN_PHOTO
+from receiver.sync.held import UNKNOWN_PHOTO
 from receiver.terminals.calls import Calls
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.faces import FetchPhoto

@@ -31,7 +31,7 @@ from receiver.sandbox.portraits import likeness, portrait
 from receiver.sandbox.terminal.profiles import PROFILES
 from receiver.sandbox.terminal.simulated import Face, Person, Profile, SimulatedTerminal
 from receiver.sandbox.world import PASSWORD, Site, World, open_world
-from receiver.sync import consequences, photo_watch, rules, visit, worker
+from receiver.sync import consequences, person_terminal, photo_watch, visit, worker
 from receiver.terminals import persons
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ def short_pauses() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consequences, "TERMINAL_RESTS_S", (0.03, 0.06, 0.12, 0.2))
         patch.setattr(consequences, "PAIR_PAUSES_S", (0.03, 0.06, 0.12, 0.2))
-        patch.setattr(rules, "BUSY_PAUSES_S", (0.0, 0.01, 0.02))
+        patch.setattr(person_terminal, "BUSY_PAUSES_S", (0.0, 0.01, 0.02))
         patch.setattr(settings, "FACE_TIMEOUT_S", 5.0)
         patch.setattr(visit, "LEASE_PAUSE_S", 0.02)
         patch.setattr(photo_watch, "TURN_S", 0.1)

@@ -18,7 +18,7 @@ from receiver.core.models import (
     Recorded,
     Rest,
 )
-from receiver.sync.rules import ANOTHERS_PHOTO
+from receiver.sync.held import ANOTHERS_PHOTO
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from receiver.core.errors import (
 from receiver.core.models import Employee, Held
 from receiver.sandbox.terminal import persons as simulated_persons
 from receiver.sandbox.terminal.simulated import Profile
-from receiver.sync.rules import ANOTHERS_PHOTO, UNKNOWN_PHOTO, sync_again, sync_photo
+from receiver.sync.held import ANOTHERS_PHOTO, UNKNOWN_PHOTO
+from receiver.sync.rules import sync_again, sync_photo
 from receiver.terminals.faces import Faces
 from receiver.terminals.persons import Persons
 from tests.sync.test_push import ENDED, House, finished, house, pair

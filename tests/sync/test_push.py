@@ -44,8 +44,9 @@ from receiver.sandbox.terminal.simulated import Face, Person, Profile, Simulated
 from receiver.supabase.company import Company
 from receiver.supabase.ledger import Ledger
 from receiver.sync.gate import Gate
+from receiver.sync.held import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint
 from receiver.sync.push import ASKED_FIRST, Pushes
-from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint, sync_photo
+from receiver.sync.rules import sync_photo
 from receiver.sync.visit import Visit, Visits
 from receiver.terminals.client import TerminalClient
 from receiver.terminals.http_client import http_client

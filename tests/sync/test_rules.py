@@ -27,19 +27,11 @@ from receiver.core.errors import (
     TerminalUnusable,
 )
 from receiver.core.models import Employee, Expected, Found, Held, LeaverPolicy, Outcome, Status
-from receiver.sync import rules
+from receiver.sync import person_terminal
 from receiver.sync.consequences import consequence
+from receiver.sync.held import ANOTHERS_PHOTO, NOT_THERE, UNKNOWN_PHOTO, photo_fingerprint
 from receiver.sync.push import Sync
-from receiver.sync.rules import (
-    ANOTHERS_PHOTO,
-    NOT_THERE,
-    UNKNOWN_PHOTO,
-    Intend,
-    photo_fingerprint,
-    sync,
-    sync_again,
-    sync_photo,
-)
+from receiver.sync.rules import Intend, sync, sync_again, sync_photo
 from receiver.terminals.client import TerminalClient
 
 ION = Employee(
@@ -369,7 +361,7 @@ async def test_an_error_at_the_photo_leaves_the_person_and_no_photo_to_rely_on(
     held: Held, kind: type[TerminalError], status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The terminal may have taken the photo or not: it is sent again, whatever it held before."""
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", (0.0, 0.0))
     error = kind("Because.")
     terminal = Recorder(holds_them=True, fails={"put_face": error})
     outcome = await run(terminal, held=held)
@@ -652,7 +644,7 @@ async def test_a_face_that_a_lying_terminal_did_not_remove_lets_nobody_in() -> N
 async def test_where_a_terminal_cannot_say_whether_a_face_is_gone_its_word_counts(
     kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", ())
     terminal = heirs_terminal(find=kind("Because."))
     outcome = await run(terminal)
     cannot = consequence(kind()).asked_back == "now"
@@ -665,7 +657,7 @@ async def test_where_a_terminal_cannot_say_whether_a_face_is_gone_its_word_count
 async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_let_in(
     kind: type[TerminalError], photo_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", ())
     terminal = heirs_terminal(remove_face=kind("Because."))
     outcome = await run(terminal, replace(ION, photo_url=photo_url))
     has_none = kind in {DataRefused, PersonAbsent}
@@ -684,7 +676,7 @@ async def test_where_a_face_cannot_be_removed_it_is_replaced_before_the_heir_is_
 async def test_an_heir_is_not_let_in_while_the_face_may_be_anothers(
     kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", ())
     terminal = heirs_terminal(remove_face=NotSupported("Cannot."), put_face=kind("Because."))
     outcome = await run(terminal)
     assert terminal.calls == [END, REMOVE, PUT_FACE]
@@ -698,7 +690,7 @@ async def test_an_heir_is_not_let_in_while_the_face_may_be_anothers(
 async def test_a_number_whose_former_owner_is_not_ended_stays_wanted(
     kind: type[TerminalError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", ())
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", ())
     terminal = heirs_terminal(end_validity=kind("Because."))
     outcome = await run(terminal)
     assert terminal.calls == [END]
@@ -708,7 +700,7 @@ async def test_a_number_whose_former_owner_is_not_ended_stays_wanted(
 async def test_a_terminal_that_is_busy_now_and_then_lets_the_heir_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "BUSY_PAUSES_S", (0.0,))
+    monkeypatch.setattr(person_terminal, "BUSY_PAUSES_S", (0.0,))
 
     class Busy(Recorder):
         def asked(self, *call: str) -> None:

@@ -17,7 +17,7 @@ from receiver.core.models import (
     Owner,
     Status,
 )
-from receiver.sync.rules import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
+from receiver.sync.held import NOT_THERE, UNKNOWN_PHOTO, expected_of, photo_fingerprint
 from receiver.sync.verdict import (
     MIN_CUT_BYTES,
     already_so,
