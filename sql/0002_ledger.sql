@@ -509,13 +509,15 @@ create or replace function hikvision_sync.remember_people(
 ) returns boolean language plpgsql security definer set search_path = '' as $$
 begin
     -- It had not said its serial: what was put on it since is on this hardware.
-    insert into hikvision_sync.numbers (hardware, employee_no, employee_id, there, anothers)
-        select p_hardware, number.employee_no, number.employee_id, number.there, number.anothers
-        from hikvision_sync.numbers number
-        where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
+    insert into hikvision_sync.numbers as number
+            (hardware, employee_no, employee_id, there, anothers)
+        select p_hardware, nameless.employee_no, nameless.employee_id, nameless.there,
+               nameless.anothers
+        from hikvision_sync.numbers nameless
+        where nameless.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text
         on conflict (hardware, employee_no) do update
         set employee_id = excluded.employee_id, there = excluded.there,
-            anothers = excluded.anothers;
+            anothers = excluded.anothers or number.employee_id <> excluded.employee_id;
     delete from hikvision_sync.numbers number
         where number.hardware = p_hardware_before and p_hardware_before = p_terminal_id::text;
     update hikvision_sync.numbers number set there = true where number.hardware = p_hardware;

@@ -90,6 +90,25 @@ def test_hardware_that_comes_back_is_remembered_with_the_face_of_another(project
     assert intend(project, terminal, ana, "1000") == "anothers"
 
 
+def test_hardware_that_says_its_serial_late_is_remembered_with_the_face_of_another(
+    project: Project,
+) -> None:
+    """Ion was put on A; then it had a new row, said no serial, and Ana got his number."""
+    ana, ion = id_of(project, "Ana"), id_of(project, "Ion")
+    [row] = project.run("select id from dispozitive_pontaj")
+    terminal = row["id"]
+    fence = "(select fence from hikvision_sync.terminals)"
+    serial = f'select hikvision_sync_meet(%s, {fence}, 60, \'{{"serial": "A"}}\')'
+    project.run(
+        "insert into hikvision_sync.numbers (hardware, employee_no, employee_id)"
+        " values ('A', '1000', %s)",
+        ion,
+    )
+    assert intend(project, terminal, ana, "1000") == "unknown"
+    project.run(serial, terminal)
+    assert photo_of(project, ana) == "anothers"
+
+
 def test_a_terminal_whose_row_was_made_anew_is_remembered_with_the_face_of_another(
     project: Project,
 ) -> None:
