@@ -239,9 +239,9 @@ $$;
 
 -- Note what storage says of a photo now, and when it was last changed (null: it does not say). Where
 -- that is something else than before, or was changed since it was brought, the photo was replaced
--- under its name: no terminal is believed to have it, and its employee is wanted. Storage tells a
--- second by its beginning. A change between the fetching of a photo and its record is not seen, if
--- no look came before.
+-- under its name: no terminal is believed to have it, and its employee is wanted. If no look came
+-- before, a change is not seen that falls between the fetching of a photo and its record, or into
+-- the same second: storage tells a second by its beginning, and most photos are brought at once.
 create or replace function public.hikvision_sync_photo_seen(
     p_employee_id uuid, p_reference text, p_etag text, p_changed_at timestamptz
 ) returns table (changed boolean) language plpgsql security definer set search_path = '' as $$
@@ -260,7 +260,7 @@ begin
     v_replaced := coalesce(v_before <> p_etag, exists (
         select from hikvision_sync.pairs pair
         where pair.employee_id = p_employee_id and pair.photo is not null
-          and pair.recorded_at < p_changed_at + interval '1 second'));
+          and pair.recorded_at < p_changed_at));
     if v_replaced then
         perform from hikvision_sync.pairs pair where pair.employee_id = p_employee_id
             order by pair.terminal_id for update;

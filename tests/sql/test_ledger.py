@@ -1350,3 +1350,25 @@ def test_what_hr_mends_unseen_for_somebody_who_was_refused_is_brought(
     [page] = a.claim(verify_s=3600)
     verified(a, page, confirmed=staff[1:])  # they are on no page: it never took them
     assert names(a.due(page["terminal_id"], page["fence"])) == {str(refused)}
+
+
+@pytest.mark.parametrize(("seconds", "replaced"), [(-60, False), (-0.5, False), (60, True)])
+def test_a_photo_is_replaced_before_its_first_look_if_it_was_changed_since_it_was_brought(
+    project: Project, a: Receiver, seconds: float, *, replaced: bool
+) -> None:
+    """Most photos are brought at once: one that was uploaded a moment before is sent once."""
+    staff = staffed(project, a, 1)
+    employee = str(staff[0]["employee_id"])
+    project.run("update angajati_biometrie set foto_fata_url = 'ion.jpg'")
+    for row in a.claim():
+        a.record(row, employee_no="1000", photo="fingerprint")
+    a.call("photos_due", 10, 60)
+    [row] = project.run(
+        "select date_trunc('second', recorded_at + make_interval(secs => %s)) as at"
+        " from hikvision_sync.pairs where employee_id = %s",
+        seconds,
+        employee,
+    )
+    [said] = a.call("photo_seen", employee, "ion.jpg", '"1"', row["at"])
+    assert said == {"changed": replaced}
+    assert (employee in project.edits()) is replaced
