@@ -37,6 +37,7 @@ from receiver.sync.held import (
     photo_fingerprint,
 )
 from receiver.sync.person_terminal import PersonTerminal, patiently, put_face
+from receiver.sync.verdict import differences
 
 NO_NUMBER = "The employee has no employee_no."
 
@@ -337,8 +338,7 @@ async def _fault_of_end(
     except TerminalError as error:
         return None if consequence(error).asked_back == "now" else error
     for number in numbers:
-        there = found.get(number)
-        if there is not None and (gone or there.access not in ("ended", None)):
-            how = "may still pass" if there.access != "ended" else "is still there"
-            return NotKept(f"The terminal answered OK, but person {number} {how}.")
+        expected = Expected(employee_no=number, may_pass=False, gone=gone)
+        for fault in differences(expected, found.get(number)):
+            return NotKept(f"The terminal answered OK, but {fault}.")
     return None
