@@ -290,7 +290,8 @@ begin
     if v_ids is null then
         return null;
     end if;
-    if exists (select from hikvision_sync.lost('angajati_biometrie', '{angajat_id}')) then
+    if v_doubt and exists (
+            select from hikvision_sync.lost('angajati_biometrie', '{angajat_id}')) then
         perform hikvision_sync.everybody_edited(false);
     end if;
     perform hikvision_sync.employees_edited(array(
